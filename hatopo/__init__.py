@@ -1,0 +1,1 @@
+"""hatopo: high availability for redis-py."""
