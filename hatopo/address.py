@@ -1,0 +1,99 @@
+"""Where a node listens: a value, parsed once and compared often.
+
+Decides how an address is written and read. Knows nothing of sockets, names or roles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from hatopo.errors import OptionError
+
+AddressLike: TypeAlias = "Address | str | tuple[str, int]"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Address:
+    """A TCP endpoint (`host`, `port`), or a unix socket (`host` is the path, `port` is 0)."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        if self.is_unix:
+            return self.host
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def is_unix(self) -> bool:
+        """Whether this is the path of a unix socket."""
+        return self.port == 0
+
+    @classmethod
+    def unix(cls, path: str) -> Address:
+        """The address of a unix socket."""
+        if not path:
+            raise OptionError("the path of the unix socket is empty")
+        return cls(path, 0)
+
+    @classmethod
+    def tcp(cls, host: str, port: object) -> Address:
+        """A checked TCP address.
+
+        Raises:
+            OptionError: the host is empty, or the port is no number from 1 to 65535.
+        """
+        if not isinstance(host, str) or not host.strip():
+            raise OptionError(f"host must be a name or an IP address, not {host!r}")
+        try:
+            number = int(port)  # type: ignore[call-overload]
+        except (TypeError, ValueError):
+            raise OptionError(f"port must be a number from 1 to 65535, not {port!r}") from None
+        if not 1 <= number <= 65535:
+            raise OptionError(f"port {number} is out of range: 1 to 65535")
+        return cls(host.strip(), number)
+
+    @classmethod
+    def parse(cls, value: AddressLike, default_port: int) -> Address:
+        """Reads `"host"`, `"host:port"`, `"[v6]:port"` or `(host, port)`.
+
+        Raises:
+            OptionError: it is none of these.
+        """
+        if isinstance(value, Address):
+            return value
+        if isinstance(value, (tuple, list)):
+            if len(value) != 2:
+                raise OptionError(f"an address is (host, port), not {value!r}")
+            return cls.tcp(value[0], value[1])
+        if not isinstance(value, str):
+            raise OptionError(f"an address is 'host:port' or (host, port), not {value!r}")
+        text = value.strip()
+        if text.startswith("["):
+            host, _, rest = text[1:].partition("]")
+            return cls.tcp(host, rest[1:] if rest.startswith(":") else default_port)
+        if text.count(":") > 1:  # a bare IPv6 address
+            return cls.tcp(text, default_port)
+        host, colon, port = text.partition(":")
+        return cls.tcp(host, port if colon else default_port)
+
+
+def parse_addresses(values: Iterable[AddressLike], default_port: int, what: str) -> tuple[Address, ...]:
+    """Reads a list of addresses, each once, in order.
+
+    Args:
+        values: the addresses.
+        default_port: for those that name none.
+        what: what they are, for the error ("sentinels").
+
+    Raises:
+        OptionError: the list is empty, is a single string, or holds something else.
+    """
+    if isinstance(values, str):
+        raise OptionError(f"{what} must be a list of addresses, not the string {values!r}")
+    found = tuple(dict.fromkeys(Address.parse(value, default_port) for value in values))
+    if not found:
+        raise OptionError(f"{what} is empty: name at least one address")
+    return found

@@ -1,0 +1,24 @@
+"""The redis-py face: the client, its pipeline, pub/sub and pool, and the loop that drives calls."""
+
+from hatopo.client._factories import from_url, sentinel, standalone
+from hatopo.client._options import HatopoOptions
+from hatopo.client._pipeline import Pipeline
+from hatopo.client._pool import ConnectionPool
+from hatopo.client._pubsub import PubSub
+from hatopo.client._redis import Redis
+from hatopo.client._scopes import deadline
+from hatopo.client._scripts import Lock, Script
+
+__all__ = [
+    "ConnectionPool",
+    "HatopoOptions",
+    "Lock",
+    "Pipeline",
+    "PubSub",
+    "Redis",
+    "Script",
+    "deadline",
+    "from_url",
+    "sentinel",
+    "standalone",
+]

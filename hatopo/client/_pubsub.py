@@ -1,0 +1,60 @@
+"""Pub/sub: redis-py's, which moves to the current master when its connection ends."""
+
+from __future__ import annotations
+
+from time import monotonic
+from typing import Any
+
+import redis.client
+import redis.exceptions as rx
+
+from hatopo.client._pool import Borrow, ConnectionPool
+from hatopo.client._scopes import end_of
+from hatopo.connection import Wire
+
+
+class PubSub(redis.client.PubSub):
+    """`redis.client.PubSub` that subscribes again, on the current master, after its connection was lost.
+
+    Messages that were published meanwhile are lost: Redis keeps none.
+    """
+
+    connection_pool: ConnectionPool
+
+    def _execute(self, conn: Any, command: Any, *args: Any, **kwargs: Any) -> Any:
+        while True:
+            try:
+                if not conn.is_connected:
+                    self._move(conn)
+                return command(*args, **kwargs)
+            except (rx.AuthenticationError, rx.MaxConnectionsError):
+                raise
+            except (rx.ConnectionError, rx.TimeoutError, OSError):
+                conn.disconnect()
+                self._move(conn)
+
+    def _move(self, conn: Wire) -> None:
+        """Connects again, to the node that is the master now; the subscriptions follow in `on_connect`."""
+        pool = self.connection_pool
+        pool.deployment.run(Borrow(), pool.terms, end_of(pool.terms.deadline), lender=_Rebind(pool, conn))
+        conn.lend_to_foreign_code()
+
+
+class _Rebind:
+    """ "Lends" the subscriber's own connection, dialled anew to the current master."""
+
+    def __init__(self, pool: ConnectionPool, connection: Wire) -> None:
+        self._pool = pool
+        self._connection = connection
+
+    def lend(self, call: Any, until: float) -> Wire:
+        if monotonic() > until:
+            raise rx.TimeoutError("time is up")
+        self._pool.deployment.pool_for(call).redial(self._connection)
+        return self._connection
+
+    def give_back(self, connection: Wire) -> None:
+        """It is the subscriber's."""
+
+    def discard(self, connection: Wire) -> None:
+        connection.disconnect()

@@ -1,0 +1,352 @@
+"""The client: a true `redis.Redis` whose commands take hatopo's way.
+
+`_execute_command` is the hot path: a plain function that takes an idle connection, calls, and gives it back. All
+else (a first connection, a failure, a deadline, a blocking or multi-word command) goes through `_call`, to the
+deployment's loop.
+"""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import replace
+from time import monotonic
+from typing import Any, TypeVar
+
+import redis
+import redis.exceptions as rx
+from hiredis import pack_command
+
+from hatopo import errors
+from hatopo.address import Address
+from hatopo.client._calls import NEVER_DECODE, SingleCall
+from hatopo.client._deployment import Deployment, Terms
+from hatopo.client._options import read_options, read_url
+from hatopo.client._outcome import callback_options, state_error
+from hatopo.client._pipeline import EMPTY_RESPONSE, Pipeline, adopt_pipeline
+from hatopo.client._pool import ConnectionPool
+from hatopo.client._pubsub import PubSub
+from hatopo.client._scopes import DEADLINE, end_of
+from hatopo.client._scripts import KnownScript, Lock, Script
+from hatopo.connection import IDLE_CHECK, Wire
+from hatopo.errors import NodeError, OptionError
+from hatopo.routing import FACTS, CommandClass, Policies, PolicyLike, facts_of
+from hatopo.topology import Topology, one_node
+
+_R = TypeVar("_R", bound="Redis")
+_POSITIONAL = tuple(inspect.signature(redis.Redis.__init__).parameters)[1:]
+_SAFE = (CommandClass.READ, CommandClass.REPEATABLE)
+HOT = {
+    name: facts.kind not in _SAFE
+    for name, facts in FACTS.items()
+    if " " not in name
+    and not facts.blocking
+    and not facts.stateful
+    and not name.startswith(("EVAL", "FCALL", "HIMPORT"))
+}
+"""The commands that may take the hot path, and whether their connection is checked before each use: where a lost
+reply would be an error, a connection that has ended must be found out before the command is sent."""
+_UNSET: Any = object()
+
+
+class Redis(redis.Redis):
+    """A `redis.Redis` on one server, or on whatever deployment it was made for.
+
+    Takes redis-py's keywords and hatopo's (`hatopo.HatopoOptions`).
+
+    Raises:
+        OptionError: a keyword is unknown, refused or wrong; nothing was sent.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        connection_pool: ConnectionPool | None = None,
+        single_connection_client: bool = False,
+        error_arguments: bool = False,
+        **options: Any,
+    ) -> None:
+        if len(args) > len(_POSITIONAL):
+            raise TypeError(f"at most {len(_POSITIONAL)} positional arguments, not {len(args)}")
+        options = {**dict(zip(_POSITIONAL, args, strict=False)), **options}
+        connection_pool = options.pop("connection_pool", connection_pool)
+        owner = connection_pool is None
+        if connection_pool is None:
+            connection_pool = ConnectionPool(_one_server(options))
+        elif not isinstance(connection_pool, ConnectionPool):
+            raise OptionError(
+                "connection_pool= must come from a hatopo client; pass the options to hatopo instead"
+            )
+        self._deployment: Deployment = connection_pool.deployment
+        self._terms = connection_pool.terms
+        self._lent_from: Redis | None = None  # a clone keeps what it was cloned from alive
+        self.error_arguments = error_arguments
+        kwargs = connection_pool.connection_kwargs
+        plain = kwargs["encoding"].lower() in ("utf-8", "utf8") and kwargs["encoding_errors"] == "strict"
+        overridden = type(self).parse_response is not redis.Redis.parse_response
+        self._always_warm = not plain or overridden
+        self._warm = self._always_warm or self._terms.deadline is not None
+        super().__init__(
+            connection_pool=connection_pool,
+            single_connection_client=single_connection_client,
+            credential_provider=kwargs.get("credential_provider"),
+            event_dispatcher=kwargs.get("event_dispatcher"),
+        )
+        self.auto_close_connection_pool = owner
+
+    @classmethod
+    def from_url(cls, url: str, **options: Any) -> Redis:
+        """A client for `redis://`, `rediss://`, `unix://`, `valkey://` or `valkeys://`; the URL's options win.
+
+        Raises:
+            OptionError: the URL or an option is wrong.
+        """
+        return cls(**read_url(url, options))
+
+    @classmethod
+    def from_pool(cls, connection_pool: Any) -> Redis:
+        """A client that owns the pool of another hatopo client, and closes it."""
+        client = cls(connection_pool=connection_pool)
+        client.auto_close_connection_pool = True
+        return client
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__module__}.{type(self).__qualname__}({self.connection_pool!r})>"
+
+    def __reduce__(self) -> Any:
+        raise TypeError("a client holds sockets and locks and cannot be pickled: make one in each process")
+
+    # ------------------------------------------------------------------ commands
+
+    def _execute_command(self, *args: Any, **options: Any) -> Any:
+        # redis-py's execute_command calls this, so that whatever patches execute_command (tracing) sees each call.
+        guard = HOT.get(args[0])
+        if guard is None or self._warm or self.connection is not None or DEADLINE.get() is not None:
+            return self._call(args, options)
+        pool = self._deployment.sole
+        try:
+            connection = pool.idle.pop()  # type: ignore[union-attr]  # None while no master is known
+        except (IndexError, AttributeError):
+            return self._call(args, options)
+        now = monotonic()
+        if (
+            now >= connection.check_at
+            or connection.generation != pool.generation  # type: ignore[union-attr]
+            or (guard and not connection.clean())
+        ) and not pool.fit(connection, now):  # type: ignore[union-attr]
+            return self._call(args, options)
+        if memoryview in map(type, args):  # hiredis gets strides wrong
+            pool.give_back(connection)  # type: ignore[union-attr]
+            return self._call(args, options)
+        try:
+            packed = pack_command(args)
+        except TypeError:
+            pool.give_back(connection)  # type: ignore[union-attr]
+            return self._call(args, options)
+        try:
+            reply = connection.call(packed)
+        except NodeError as error:
+            pool.discard(connection)  # type: ignore[union-attr]
+            return self._call(args, options, failed=error, started=now)
+        connection.check_at = now + IDLE_CHECK if now < connection.renew_at else 0.0
+        pool.idle.append(connection)  # type: ignore[union-attr]
+        if pool.waiting:  # type: ignore[union-attr]
+            pool.wake()  # type: ignore[union-attr]
+        if options or isinstance(reply, Exception):
+            return self._digest(args, options, reply, now)
+        callback = dict.get(self.response_callbacks, args[0])
+        return reply if callback is None else callback(reply)
+
+    def _digest(self, args: tuple[Any, ...], options: dict[str, Any], reply: Any, started: float) -> Any:
+        """The value of a reply on the hot path: options for the callback, errors."""
+        if isinstance(reply, Exception):
+            return self._call(args, options, failed=reply, started=started)
+        callback = dict.get(self.response_callbacks, args[0])
+        return reply if callback is None else callback(reply, **callback_options(options))
+
+    def _call(
+        self,
+        args: tuple[Any, ...],
+        options: dict[str, Any],
+        *,
+        failed: Exception | None = None,
+        started: float | None = None,
+    ) -> Any:
+        """The warm path: any command, any state, after any failure."""
+        facts = facts_of(args)
+        if facts.stateful and self.connection is None:
+            raise state_error(facts.name)
+        if facts.name.startswith("HIMPORT") or self._overridden():
+            return super()._execute_command(*args, **options)
+        call = SingleCall(args, facts, self._deployment.scripts, decode=NEVER_DECODE not in options)
+        end = end_of(self._terms.deadline)
+        try:
+            if self.connection is None:
+                reply = self._deployment.run(call, self._terms, end, failed=failed, started=started)
+            else:
+                with self.single_connection_lock:
+                    reply = self._deployment.run(call, self._terms, end, lender=_Pinned(self))
+        except rx.ResponseError:
+            if EMPTY_RESPONSE in options:
+                return options[EMPTY_RESPONSE]
+            raise
+        if args[0] in self.response_callbacks:
+            return self.response_callbacks[args[0]](reply, **callback_options(options))
+        return reply
+
+    def _overridden(self) -> bool:
+        """Whether somebody has put a `parse_response` of their own in place of redis-py's."""
+        return "parse_response" in vars(self) or type(self).parse_response is not redis.Redis.parse_response
+
+    # ------------------------------------------------------------------ choices
+
+    def using(
+        self: _R,
+        *,
+        deadline: float | None = _UNSET,
+        retry_policy: PolicyLike = _UNSET,
+        failover_timeout: float = _UNSET,
+    ) -> _R:
+        """A light clone with other choices, over the same connections; it owns none and need not be closed.
+
+        Args:
+            deadline: how long each call may take, in seconds, or None.
+            retry_policy: see `hatopo.HatopoOptions`.
+            failover_timeout: how long a call rides on after its first failure, in seconds.
+
+        Raises:
+            OptionError: a value is wrong.
+        """
+        wanted: dict[str, Any] = {}
+        given = {"deadline": deadline, "retry_policy": retry_policy, "failover_timeout": failover_timeout}
+        given = {name: value for name, value in given.items() if value is not _UNSET}
+        checked = read_options(given)
+        for name in given:
+            wanted["policies" if name == "retry_policy" else name] = getattr(
+                checked, "policies" if name == "retry_policy" else name
+            )
+        clone = self.__class__.__new__(self.__class__)
+        clone.__dict__.update(self.__dict__)
+        clone.auto_close_connection_pool = False
+        clone._lent_from = self
+        clone._terms = replace(self._terms, **wanted)
+        clone._warm = clone._always_warm or clone._terms.deadline is not None
+        return clone
+
+    def set_retry(self, retry: Any) -> None:
+        """Bounds the number of attempts; what is safe to repeat is `retry_policy`'s business."""
+        count = int(retry.get_retries())
+        self._terms = replace(self._terms, retries=None if count < 0 else count)
+        self.connection_pool.set_retry(retry)
+
+    @property
+    def topology(self) -> Topology | None:
+        """The nodes that are known now, or None before the first were found."""
+        return self._deployment.topology
+
+    # ------------------------------------------------------------------ redis-py's helpers, ours
+
+    def pipeline(self, transaction: bool = True, shard_hint: Any = None) -> Pipeline:
+        """A pipeline: commands are queued, `execute` sends them together."""
+        pipeline = Pipeline(self.connection_pool, self.response_callbacks, transaction, shard_hint)
+        pipeline._own_terms = self._terms
+        pipeline.error_arguments = self.error_arguments
+        return pipeline
+
+    def pubsub(self, **kwargs: Any) -> PubSub:
+        """A subscriber with a connection of its own."""
+        return PubSub(self.connection_pool, event_dispatcher=self._event_dispatcher, **kwargs)
+
+    def client(self: _R) -> _R:
+        """A client pinned to one connection of its own, for commands that change a connection's state."""
+        pinned = self.__class__(
+            connection_pool=self.connection_pool,
+            single_connection_client=True,
+            error_arguments=self.error_arguments,
+        )
+        pinned._terms, pinned._warm = self._terms, self._warm
+        pinned._lent_from = self
+        return pinned
+
+    def lock(self, name: str, *args: Any, lock_class: Any = None, **kwargs: Any) -> Any:
+        """redis-py's lock; a lost reply to its SET NX is resolved by reading the token back."""
+        return super().lock(name, *args, lock_class=lock_class or Lock, **kwargs)
+
+    def register_script(self, script: Any, *, idempotent: bool = False, read_only: bool = False) -> Script:
+        """A script to be called like a function; it is loaded wherever it is missing.
+
+        Args:
+            script: the Lua source.
+            idempotent: a second application changes neither the data nor the reply, so that it may be sent
+                again after a lost reply.
+            read_only: it writes nothing.
+        """
+        registered = Script(self, script)
+        kind = (
+            CommandClass.READ
+            if read_only
+            else CommandClass.REPEATABLE
+            if idempotent
+            else CommandClass.NON_IDEMPOTENT
+        )
+        self._deployment.scripts[registered.sha] = KnownScript(script, kind)
+        return registered
+
+    def json(self, *args: Any, **kwargs: Any) -> Any:
+        """RedisJSON's commands."""
+        return self._with_our_pipeline(super().json(*args, **kwargs))
+
+    def ts(self) -> Any:
+        """RedisTimeSeries' commands."""
+        return self._with_our_pipeline(super().ts())
+
+    def ft(self, *args: Any, **kwargs: Any) -> Any:
+        """RediSearch's commands."""
+        return self._with_our_pipeline(super().ft(*args, **kwargs))
+
+    def _with_our_pipeline(self, helper: Any) -> Any:
+        make = helper.pipeline
+
+        def pipeline(*args: Any, **kwargs: Any) -> Any:
+            return adopt_pipeline(make(*args, **kwargs), self._terms, error_arguments=self.error_arguments)
+
+        helper.pipeline = pipeline
+        return helper
+
+    def close(self) -> None:
+        """Closes the connections. A clone (`using`) has none to close. A later call opens new ones."""
+        if getattr(self, "_lent_from", None) is None or self._single_connection_client:
+            super().close()
+
+
+class _Pinned:
+    """Lends a client the one connection that it is pinned to, connected again if it has ended."""
+
+    def __init__(self, client: Redis) -> None:
+        self._client = client
+
+    def lend(self, call: SingleCall, until: float) -> Wire:
+        connection = self._client.connection
+        connection.take_back()
+        if connection.is_connected and not connection.clean():
+            connection.disconnect()
+        if not connection.is_connected:
+            self._client._deployment.pool_for(call).redial(connection)
+        return connection
+
+    def give_back(self, connection: Wire) -> None:
+        connection.lend_to_foreign_code()
+
+    def discard(self, connection: Wire) -> None:
+        connection.disconnect()
+
+
+def _one_server(options: dict[str, Any]) -> Deployment:
+    checked = read_options(options)
+    path = options.get("unix_socket_path")
+    if path is not None:
+        return Deployment(checked, first=one_node(Address.unix(path)))
+    address = Address.tcp(options.get("host", "localhost"), options.get("port", 6379))
+    return Deployment(checked, first=one_node(address))
+
+
+__all__ = ["HOT", "Policies", "Redis", "errors"]

@@ -1,0 +1,343 @@
+"""The connections to one node: lent, taken back, replaced, retired.
+
+Decides which connection a caller gets, when one must be checked or replaced, how many there may be, and how
+often a node that does not answer is dialled. Does not know why a node was chosen, nor what is sent to it.
+
+What is idle waits in a deque (last in, first out); what is lent is known only as a member that is not idle.
+Members are held weakly: a connection that an exception made everybody forget closes itself and frees its place.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+from time import monotonic
+from typing import Protocol
+
+from hatopo.address import Address
+from hatopo.connection._wire import Patience, Wire
+from hatopo.errors import DialError, NotSentError, PoolExhaustedError, ReplyLostError, ReplyTimeoutError
+
+IDLE_CHECK = 0.5
+"""Seconds of idleness after which a connection is checked for its end before use."""
+PING_PATIENCE = Patience(1.0)
+DIAL_BACKOFF, DIAL_BACKOFF_MAX = 0.1, 2.0
+_WAIT_SLICE = 0.5
+
+
+class Survivor(Protocol):
+    """What is told when it finds itself in a forked child."""
+
+    def after_fork(self) -> None:
+        """Lets go of what is the parent's; locks may be held by threads that do not exist here."""
+
+
+_survivors: weakref.WeakSet[Survivor] = weakref.WeakSet()
+
+
+def survive_fork(survivor: Survivor) -> None:
+    """Calls `survivor.after_fork()` in every child that this process forks, as long as it lives."""
+    _survivors.add(survivor)
+
+
+def _after_fork() -> None:
+    for survivor in list(_survivors):
+        survivor.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+@dataclass(frozen=True, slots=True)
+class Care:
+    """How connections are kept. Seconds, or None for never.
+
+    Attributes:
+        ping_after: idleness after which a PING must be answered before use.
+        max_idle: idleness after which a connection is replaced.
+        max_age: age, +-20 %, after which it is replaced.
+    """
+
+    ping_after: float | None = 30.0
+    max_idle: float | None = None
+    max_age: float | None = None
+
+
+class DialGate:
+    """How often a node that did not answer is dialled: one at a time, 100 ms doubling to 2 s, +-20 %."""
+
+    def __init__(self, rng: Random) -> None:
+        self.error: Exception | None = None  # of the last dial; None: the node answers
+        self._rng = rng
+        self._failures = 0
+        self._next = 0.0
+        self._dialling = False
+
+    def enter(self, now: float) -> bool:
+        """Whether the caller may dial now; if so, it must call `succeeded` or `failed`."""
+        if self.error is None:
+            return True
+        if self._dialling or now < self._next:
+            return False
+        self._dialling = True
+        return True
+
+    def succeeded(self) -> bool:
+        """The node answers; whether that is news."""
+        news, self.error = self.error is not None, None
+        self._failures, self._dialling = 0, False
+        return news
+
+    def failed(self, error: Exception, now: float) -> None:
+        """The node did not answer."""
+        pause = min(DIAL_BACKOFF_MAX, DIAL_BACKOFF * 2.0 ** min(self._failures, 8))
+        self._failures += 1
+        self._next = now + pause * self._rng.uniform(0.8, 1.2)
+        self.error, self._dialling = error, False
+
+
+class NodePool:
+    """The connections to one node.
+
+    Args:
+        address: the node.
+        make: makes an unconnected connection to it.
+        max_connections: how many there may be.
+        care: how they are kept.
+        rng: for jitter.
+        recovered: called when the node answers after it had not.
+    """
+
+    def __init__(
+        self,
+        address: Address,
+        make: Callable[[Address], Wire],
+        max_connections: int,
+        care: Care,
+        rng: Random,
+        recovered: Callable[[], None],
+    ) -> None:
+        self.address = address
+        self.idle: deque[Wire] = deque()  # appended and popped by any thread, without the lock
+        self.waiting = 0  # callers who wait for a connection; written under the lock
+        self.generation = 1  # written under the lock; connections of another generation are not used again
+        self.dials = 0  # for stats; written under the lock
+        self.max_connections = max_connections
+        self._make = make
+        self._care = care
+        self._rng = rng
+        self._recovered = recovered
+        self._gate = DialGate(rng)  # used under the lock
+        self._members: weakref.WeakSet[Wire] = weakref.WeakSet()  # idle and lent; used under the lock
+        self._freed = threading.Condition(threading.Lock())
+        survive_fork(self)
+
+    # ------------------------------------------------------------------ lending
+
+    def lend(self, until: float) -> Wire:
+        """A connected, checked connection. It belongs to the caller until `give_back` or `discard`.
+
+        Raises:
+            DialError (and what `Wire.connect` raises): no connection could be made.
+            PoolExhaustedError: all are in use, and none came back by `until`.
+        """
+        while True:
+            connection = self._take_idle(monotonic())
+            if connection is not None:
+                return connection
+            connection = self._admit(until)
+            if connection is not None:
+                return self._dial(connection)
+
+    def fit(self, connection: Wire, now: float) -> bool:
+        """Whether a lent connection may be used; if not, it has been discarded."""
+        if connection.generation == self.generation and now < connection.renew_at:
+            idle = now - (connection.check_at - IDLE_CHECK) if connection.check_at else 0.0
+            if self._rested(connection, idle):
+                return True
+        self.discard(connection)
+        return False
+
+    def give_back(self, connection: Wire) -> None:
+        """Takes back a connection whose replies have all been read."""
+        if connection.generation != self.generation or not connection.is_connected or connection.tainted:
+            self.discard(connection)
+            return
+        now = monotonic()
+        connection.check_at = now + IDLE_CHECK if now < connection.renew_at else 0.0
+        self.idle.append(connection)
+        if self.waiting:
+            self.wake()
+
+    def discard(self, connection: Wire) -> None:
+        """Closes a lent connection and forgets it."""
+        connection.disconnect()
+        with self._freed:
+            self._members.discard(connection)
+            self._freed.notify()
+
+    def wake(self) -> None:
+        """Lets a waiting caller look again."""
+        with self._freed:
+            self._freed.notify()
+
+    def redial(self, connection: Wire) -> None:
+        """Connects somebody's connection, which has ended, to this node.
+
+        Raises:
+            as `lend`.
+        """
+        with self._freed:
+            if not self._gate.enter(monotonic()):
+                raise self._not_answering()
+            fresh = self._make(self.address)
+            connection.move_to(fresh)
+            self._count_in(connection)
+        self._dial(connection)
+
+    def _not_answering(self) -> DialError:
+        error = DialError(f"{self.address} does not answer: {self._gate.error}", self.address)
+        error.__cause__ = self._gate.error
+        return error
+
+    def _count_in(self, connection: Wire) -> None:
+        connection.generation = self.generation
+        connection.home = weakref.ref(self)
+        self._members.add(connection)
+
+    def _take_idle(self, now: float) -> Wire | None:
+        while True:
+            try:
+                connection = self.idle.pop()
+            except IndexError:
+                return None
+            if now < connection.check_at and connection.generation == self.generation:
+                return connection
+            if self.fit(connection, now):
+                return connection
+
+    def _rested(self, connection: Wire, idle: float) -> bool:
+        care = self._care
+        if care.max_idle is not None and idle > care.max_idle:
+            return False
+        if not connection.clean():
+            return False
+        if care.ping_after is None or idle < care.ping_after:
+            return True
+        try:
+            connection.send(connection.pack(("PING",)), PING_PATIENCE)
+            connection.read(PING_PATIENCE)  # any answer will do: an ACL may forbid PING
+            return True
+        except (NotSentError, ReplyLostError, ReplyTimeoutError):
+            return False
+
+    def _admit(self, until: float) -> Wire | None:
+        """A new member to dial; None when one came back meanwhile."""
+        with self._freed:
+            if self.idle:
+                return None
+            now = monotonic()
+            if len(self._members) >= self.max_connections:
+                self._wait(until, now)
+                return None
+            if not self._gate.enter(now):
+                raise self._not_answering()
+            connection = self._make(self.address)
+            self._count_in(connection)
+            self.dials += 1
+            return connection
+
+    def _wait(self, until: float, now: float) -> None:
+        if now >= until:
+            raise PoolExhaustedError(
+                f"all {self.max_connections} connections to {self.address} are in use: raise max_connections, "
+                "or look for callers that keep one (pub/sub, blocking commands, pipelines with WATCH)"
+            )
+        self.waiting += 1
+        try:
+            if not self.idle:
+                self._freed.wait(min(until - now, _WAIT_SLICE))
+        finally:
+            self.waiting -= 1
+
+    def _dial(self, connection: Wire) -> Wire:
+        try:
+            connection.connect()
+        except BaseException as error:
+            with self._freed:
+                self._members.discard(connection)
+                if isinstance(error, DialError):
+                    self._gate.failed(error, monotonic())
+                elif isinstance(error, Exception):
+                    self._gate.succeeded()  # it does answer, if only to turn us away
+                else:
+                    self._gate.failed(
+                        DialError(f"the dial to {self.address} was interrupted", self.address), 0.0
+                    )
+                self._freed.notify()
+            raise
+        now = monotonic()
+        connection.check_at = now + IDLE_CHECK
+        if self._care.max_age is not None:
+            connection.renew_at = now + self._care.max_age * self._rng.uniform(0.8, 1.2)
+        with self._freed:
+            news = self._gate.succeeded()
+        if news:
+            self._recovered()
+        if connection.generation != self.generation:
+            connection.disconnect()
+            raise DialError(f"{self.address} was retired while it was dialled", self.address)
+        return connection
+
+    # ------------------------------------------------------------------ all at once
+
+    def members(self) -> list[Wire]:
+        """Every connection, idle and lent."""
+        with self._freed:
+            return list(self._members)
+
+    def retire(self) -> None:
+        """Nothing that is connected now is used again: idle connections close, blocked readers wake."""
+        with self._freed:
+            self.generation += 1
+            retired = list(self._members)
+        for connection in retired:
+            connection.abort()
+        self._drop_idle()
+
+    def renew(self) -> None:
+        """What is connected now is replaced before its next use; calls that are under way end in peace."""
+        with self._freed:
+            self.generation += 1
+        self._drop_idle()
+
+    def disconnect(self, *, lent: bool) -> None:
+        """Closes the idle connections; with `lent`, ends those in use as well."""
+        if lent:
+            self.retire()
+        else:
+            self._drop_idle()
+
+    def _drop_idle(self) -> None:
+        while True:
+            try:
+                connection = self.idle.pop()
+            except IndexError:
+                return
+            self.discard(connection)
+
+    def after_fork(self) -> None:
+        """In a forked child: the parent's connections are closed without a word, locks are new."""
+        self._freed = threading.Condition(threading.Lock())
+        self._gate = DialGate(self._rng)
+        self.waiting = 0
+        self.idle.clear()
+        members, self._members = list(self._members), weakref.WeakSet()
+        for connection in members:
+            connection.disown()

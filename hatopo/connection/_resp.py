@@ -1,0 +1,112 @@
+"""Commands into bytes, and what a reply may announce. Knows nothing of sockets.
+
+hiredis packs what it can; what it refuses or would get wrong (other encodings, strided memoryviews, bytearray,
+subclasses of int) goes through redis-py's encoder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+import redis
+from hiredis import pack_command
+
+from hatopo.errors import ProtocolError
+
+MAX_REPLY_BYTES = 512 * 1024 * 1024
+_SMALLEST_ELEMENT = 3  # "_\r\n"
+_BULK, _AGGREGATE = (b"$", b"=", b"!"), (b"*", b"%", b"~", b">")
+
+
+class EncoderLike(Protocol):
+    """What is used of redis-py's Encoder."""
+
+    encoding: str
+    encoding_errors: str
+
+    def encode(self, value: object) -> bytes | bytearray | memoryview:
+        """The bytes of one argument."""
+
+
+Pack = Callable[[tuple[object, ...]], bytes]
+
+
+def make_pack(encoder: EncoderLike) -> Pack:
+    """The function that packs a command for a connection with this encoder.
+
+    It raises `redis.DataError` for a type that Redis has no form for (bool, None, a list ...).
+    """
+    if (
+        encoder.encoding.lower().replace("-", "").replace("_", "") == "utf8"
+        and encoder.encoding_errors == "strict"
+    ):
+        return lambda args: pack_utf8(args, encoder.encode)
+    return lambda args: pack_encoded(args, encoder.encode)
+
+
+def pack_utf8(args: tuple[object, ...], encode: Callable[[object], bytes | bytearray | memoryview]) -> bytes:
+    """Packs with hiredis where it can do it right."""
+    name = args[0]
+    if type(name) is str and " " not in name and memoryview not in map(type, args):
+        try:
+            return pack_command(args)
+        except TypeError:
+            pass  # a type that hiredis refuses: the encoder decides
+    return pack_encoded(args, encode)
+
+
+def pack_encoded(
+    args: tuple[object, ...], encode: Callable[[object], bytes | bytearray | memoryview]
+) -> bytes:
+    """Packs with redis-py's encoder. The words of a joined name ("CONFIG GET") become arguments."""
+    words = split_name(args[0])
+    return pack_command((*words, *(_argument(value, encode) for value in args[1:])))
+
+
+def split_name(name: object) -> list[bytes]:
+    """The words of a command name, as bytes."""
+    if isinstance(name, str):
+        return name.encode().split()
+    if isinstance(name, (bytes, bytearray, memoryview)):
+        return bytes(name).split()
+    raise redis.DataError(f"a command name is str or bytes, not {type(name).__name__}")
+
+
+def _argument(value: object, encode: Callable[[object], bytes | bytearray | memoryview]) -> bytes:
+    if isinstance(value, int) and type(value) is not int and not isinstance(value, bool):
+        value = int(value)  # an IntEnum is its number, whatever its repr says
+    return bytes(encode(value))
+
+
+def chunks(commands: Iterable[tuple[object, ...]], pack: Pack, size: int) -> Iterable[tuple[int, bytes]]:
+    """Packs many commands into pieces of about `size` bytes: (how many commands are in it, the bytes)."""
+    pieces: list[bytes] = []
+    length = 0
+    for args in commands:
+        packed = pack(args)
+        pieces.append(packed)
+        length += len(packed)
+        if length >= size:
+            yield len(pieces), b"".join(pieces)
+            pieces, length = [], 0
+    if pieces:
+        yield len(pieces), b"".join(pieces)
+
+
+def check_announced(data: bytes, limit: int) -> None:
+    """Refuses a reply whose first header announces more than `limit` bytes.
+
+    Raises:
+        ProtocolError: it does.
+    """
+    kind, end = data[:1], data.find(b"\r\n")
+    if end < 0 or kind not in _BULK + _AGGREGATE:
+        return
+    try:
+        announced = int(data[1:end])
+    except ValueError:
+        return  # hiredis says what is wrong with it
+    if announced * (1 if kind in _BULK else _SMALLEST_ELEMENT) > limit:
+        unit = "bytes" if kind in _BULK else "elements"
+        raise ProtocolError(f"the reply announces {announced} {unit}; max_reply_bytes is {limit}")

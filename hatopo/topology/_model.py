@@ -1,0 +1,86 @@
+"""What a deployment looks like: nodes in shards, as frozen values.
+
+One model for every kind of deployment: one server, a master with replicas and Sentinel are one shard that
+owns every slot; Cluster is many. Knows nothing of how it was found out or who uses it.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+from hatopo.address import Address
+
+
+class Role(enum.Enum):
+    """What a node does in its shard."""
+
+    MASTER = "master"
+    REPLICA = "replica"
+
+    @classmethod
+    def of(cls, name: object) -> Role | None:
+        """Reads what servers call it: "master", "slave", "replica"."""
+        text = name.decode("ascii", "replace") if isinstance(name, bytes) else str(name)
+        return {"master": cls.MASTER, "slave": cls.REPLICA, "replica": cls.REPLICA}.get(text)
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One server process.
+
+    Attributes:
+        address: where it listens; may change, and may be reused by another node.
+        id: its identity (run id, node id), or "" while that is unknown.
+    """
+
+    address: Address
+    id: str = ""
+
+    def same_as(self, other: Node) -> bool:
+        """Whether both are the same process, as far as one can tell."""
+        if self.id and other.id:
+            return self.id == other.id
+        return self.address == other.address
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """A master with its replicas, and the slots that they own (ranges, both ends included)."""
+
+    master: Node | None
+    replicas: tuple[Node, ...] = ()
+    slots: tuple[tuple[int, int], ...] = ((0, 16383),)
+
+
+@dataclass(frozen=True, slots=True)
+class Topology:
+    """A whole deployment at one moment. Replaced whole, never changed.
+
+    Attributes:
+        shards: at least one.
+        epoch: the highest configuration epoch in it (Sentinel's config-epoch); 0 where there is none.
+        agreed: whether a majority of those who know said so.
+        roles_matter: whether a node must say itself that it is the master before it is used as one.
+    """
+
+    shards: tuple[Shard, ...]
+    epoch: int = 0
+    agreed: bool = True
+    roles_matter: bool = False
+
+    @property
+    def complete(self) -> bool:
+        """Whether every shard has a master."""
+        return bool(self.shards) and all(shard.master is not None for shard in self.shards)
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        """Every node, masters first."""
+        masters = [shard.master for shard in self.shards if shard.master is not None]
+        return (*masters, *(node for shard in self.shards for node in shard.replicas))
+
+
+def one_node(address: Address) -> Topology:
+    """The topology of a single server, whatever its role."""
+    return Topology((Shard(Node(address)),))
