@@ -7,13 +7,14 @@ do after part of it was answered. It does not know which node it goes to, nor wh
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from time import monotonic
 from typing import Any, Protocol, TypeAlias
 
 import redis.exceptions as rx
 
-from hatopo.connection import Patience, Wire, chunks, split_name
 from hatopo.client._outcome import ambiguous
+from hatopo.connection import Patience, Wire, chunks, split_name
 from hatopo.errors import NotSentError
 from hatopo.routing import (
     Cause,
@@ -37,8 +38,9 @@ Command: TypeAlias = "tuple[tuple[Any, ...], dict[str, Any]]"
 Scripts: TypeAlias = "Mapping[str, Script]"
 
 
-class Script(Protocol):
-    """What is known of a script by its SHA1."""
+@dataclass(frozen=True, slots=True)
+class Script:
+    """What is known of a script: its source, to load it where it is missing, and the class its author gave it."""
 
     source: bytes | str
     kind: CommandClass

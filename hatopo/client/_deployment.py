@@ -96,9 +96,7 @@ class Deployment:
         source: where it is found out, or None if `first` is all there is.
     """
 
-    def __init__(
-        self, options: Options, *, first: Topology | None = None, source: Source | None = None
-    ) -> None:
+    def __init__(self, options: Options, *, first: Topology | None = None, source: Source | None = None) -> None:
         self.options = options
         self.sole: NodePool | None = None  # the pool of the one master of a one-shard topology; under _lock
         self.scripts: dict[str, Script] = {}  # by SHA1; only ever added to
@@ -108,9 +106,7 @@ class Deployment:
         self._view = TopologyView()  # offered to under _lock
         self._pools: dict[Address, NodePool] = {}  # replaced whole under _lock
         self._budget = RetryBudget(5.0 * options.max_connections, monotonic())
-        self._changes = (
-            0  # counts what waiting calls wait for: new views, nodes that answer again; under _lock
-        )
+        self._changes = 0  # counts what waiting calls wait for: new views, nodes that answer again; under _lock
         self._waiting = 0  # calls that wait; under _lock
         self._refreshed = float("-inf")  # when the last round ended; under _lock
         self._refreshing = False  # under _lock
@@ -138,13 +134,10 @@ class Deployment:
             if not self._view.offer(found):
                 return False
             pools = {
-                node.address: self._pools.get(node.address) or self._make_pool(node.address)
-                for node in found.nodes
+                node.address: self._pools.get(node.address) or self._make_pool(node.address) for node in found.nodes
             }
             retired = [pool for address, pool in self._pools.items() if address not in pools]
-            retired += [
-                pools[new.address] for new in found.nodes for was in _nodes(old) if _replaced(was, new)
-            ]
+            retired += [pools[new.address] for new in found.nodes for was in _nodes(old) if _replaced(was, new)]
             self._pools = pools
             master = pick(found, lambda: None) if len(found.shards) == 1 else None
             self.sole = pools[master.address] if master is not None else None
@@ -166,9 +159,7 @@ class Deployment:
         )
 
         def make(target: Address) -> Wire:
-            kwargs = {
-                name: value for name, value in options.connection_kwargs.items() if name not in _FOREIGN
-            }
+            kwargs = {name: value for name, value in options.connection_kwargs.items() if name not in _FOREIGN}
             if not target.is_unix:
                 kwargs.update(host=target.host, port=target.port)
             return options.connection_class(wire=wire, **kwargs)
@@ -360,7 +351,9 @@ class Deployment:
     def _counted(self, call: Call) -> Generator[None]:
         with self._lock:
             if self._waiting >= self.options.max_waiting:
-                message = f"{call.name} was not tried again: {self._waiting} calls wait for a failover already (max_waiting)"
+                message = (
+                    f"{call.name} was not tried again: {self._waiting} calls wait for a failover already (max_waiting)"
+                )
                 raise errors.TooManyWaitingError(message, command=call.name)
             self._waiting += 1
         try:
@@ -382,9 +375,7 @@ class Deployment:
             return False
         connection = lender.lend(call, end)
         try:
-            connection.send(
-                connection.pack(("SCRIPT LOAD", script.source)), Patience(connection.patience.silence, end)
-            )
+            connection.send(connection.pack(("SCRIPT LOAD", script.source)), Patience(connection.patience.silence, end))
             connection.read(Patience(connection.patience.silence, end))
         except BaseException:
             lender.discard(connection)
@@ -419,9 +410,7 @@ def _replaced(was: Any, new: Any) -> bool:
 
 
 def _summary(topology: Topology) -> str:
-    return ", ".join(
-        f"master {shard.master.address if shard.master else 'unknown'}" for shard in topology.shards
-    )
+    return ", ".join(f"master {shard.master.address if shard.master else 'unknown'}" for shard in topology.shards)
 
 
 __all__ = ["Deployment", "Outcome", "RetryPolicy", "Source", "Terms"]

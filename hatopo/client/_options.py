@@ -163,9 +163,7 @@ def read_options(given: Mapping[str, Any]) -> Options:
         OptionError: a value is wrong, or the keyword is refused.
     """
     options = {
-        name: value
-        for name, value in given.items()
-        if name not in ("connection_pool", "single_connection_client")
+        name: value for name, value in given.items() if name not in ("connection_pool", "single_connection_client")
     }
     _check_names(options)
     connection_class, known = _connection_class(options)
@@ -178,15 +176,12 @@ def read_options(given: Mapping[str, Any]) -> Options:
         connection_kwargs=kwargs,
         max_connections=_count(options.get("max_connections") or MAX_CONNECTIONS, "max_connections"),
         care=Care(
-            _seconds(
-                options.get("ping_after", float(options.get("health_check_interval") or 30.0)), "ping_after"
-            ),
+            _seconds(options.get("ping_after", float(options.get("health_check_interval") or 30.0)), "ping_after"),
             _seconds(options.get("max_idle_time"), "max_idle_time"),
             _seconds(options.get("max_connection_age"), "max_connection_age"),
         ),
         policies=Policies.of(options.get("retry_policy", "safe")),
-        failover_timeout=_seconds(options.get("failover_timeout", PROFILES[profile]), "failover_timeout")
-        or 0.0,
+        failover_timeout=_seconds(options.get("failover_timeout", PROFILES[profile]), "failover_timeout") or 0.0,
         deadline=_seconds(options.get("deadline"), "deadline"),
         retries=_retries(options),
         max_waiting=_count(options.get("max_waiting", MAX_WAITING), "max_waiting"),
@@ -273,19 +268,14 @@ def _connection_kwargs(options: Mapping[str, Any], known: frozenset[str]) -> dic
     provider = options.get("credential_provider")
     if provider is not None:
         if options.get("username") or options.get("password"):
-            raise redis.DataError(
-                "'username' and 'password' cannot be passed along with 'credential_provider'"
-            )
+            raise redis.DataError("'username' and 'password' cannot be passed along with 'credential_provider'")
         if not isinstance(provider, CredentialProvider):
             raise OptionError("credential_provider must be a redis.credentials.CredentialProvider")
     if options.get("unix_socket_path") is not None:
         kwargs["path"] = options["unix_socket_path"]
         return kwargs
     kwargs.setdefault("socket_keepalive", True)
-    if (
-        not isinstance(kwargs.get("socket_keepalive_options"), Mapping)
-        and "socket_keepalive_options" not in options
-    ):
+    if not isinstance(kwargs.get("socket_keepalive_options"), Mapping) and "socket_keepalive_options" not in options:
         kwargs["socket_keepalive_options"] = _keepalive()
     return kwargs
 
@@ -329,9 +319,7 @@ def _retries(options: Mapping[str, Any]) -> int | None:
     for error in options.get("retry_on_error") or ():
         if not (isinstance(error, type) and issubclass(error, _RETRIED)):
             name = getattr(error, "__name__", error)
-            raise OptionError(
-                f"retry_on_error cannot hold {name}: after an error reply the command was executed"
-            )
+            raise OptionError(f"retry_on_error cannot hold {name}: after an error reply the command was executed")
     retry = options.get("retry")
     if retry is None:
         return None

@@ -20,11 +20,9 @@ from hatopo.client._outcome import ambiguous, callback_options, state_error
 from hatopo.client._pool import ConnectionPool
 from hatopo.client._scopes import end_of
 from hatopo.connection import COMPLETE, Wire
-from hatopo.routing import FACTS, facts_of, failure_of
+from hatopo.routing import FACTS, facts_of
 
-EMPTY_RESPONSE = (
-    "EMPTY_RESPONSE"  # redis-py's option: what an error stands for, or a command that is not sent
-)
+EMPTY_RESPONSE = "EMPTY_RESPONSE"  # redis-py's option: what an error stands for, or a command that is not sent
 STATEFUL = frozenset(name for name, facts in FACTS.items() if facts.stateful)
 _ALLOWED = frozenset({"WATCH", "UNWATCH", "DISCARD", "MULTI", "EXEC"})
 _REFUSED = STATEFUL - _ALLOWED
@@ -99,7 +97,7 @@ class PipelineCore:
                 raise state_error(str(args[0]))
         results = self._run(BatchCall(commands, self._deployment.scripts))
         callbacks, find = self.response_callbacks, dict.get
-        replies = []
+        replies: list[Any] = []
         first_error: Exception | None = None
         for (args, options), reply in zip(commands, results, strict=True):
             if reply.__class__ in COMPLETE:
@@ -170,23 +168,13 @@ class PipelineCore:
             connection.take_back()
             result = call.perform(connection, end)
         except rx.RedisError as error:
-            self._end_of_watch(call, connection, error)
+            self.watching = False
+            raise _end_of_watch(call.name, error) from error
         if isinstance(result, Exception):
             connection.disconnect()  # refused whole, by a node that is no longer what it was
             self.watching = False
-            raise rx.WatchError(
-                f"the watching connection's node refused the transaction: {result}"
-            ) from result
+            raise rx.WatchError(f"the watching connection's node refused the transaction: {result}") from result
         return result
-
-    def _end_of_watch(self, call: Any, connection: Wire, error: Exception) -> None:
-        """The watching connection is lost: nothing was executed, unless EXEC was sent."""
-        self.watching = False
-        if isinstance(error, (errors.ReplyLostError, errors.ReplyTimeoutError, errors.ProtocolError)):
-            raise ambiguous(call.name, error) from error
-        if isinstance(error, rx.DataError):
-            raise error
-        raise rx.WatchError(f"A {type(error).__name__} occurred while watching one or more keys") from error
 
     # ------------------------------------------------------------------ WATCH
 
@@ -204,9 +192,7 @@ class PipelineCore:
             if self.connection is not None and self.watching:
                 reply = self._ask_pinned(call)
             else:
-                reply = self._deployment.run(
-                    call, self._terms, end_of(self._terms.deadline), lender=_PinTo(self)
-                )
+                reply = self._deployment.run(call, self._terms, end_of(self._terms.deadline), lender=_PinTo(self))
         except rx.ResponseError:
             if EMPTY_RESPONSE in options:
                 return options[EMPTY_RESPONSE]
@@ -220,12 +206,11 @@ class PipelineCore:
     def _ask_pinned(self, call: SingleCall) -> Any:
         try:
             reply = call.perform(self.connection, end_of(self._terms.deadline))
+        except rx.DataError:
+            raise
         except rx.RedisError as error:
-            name = type(error).__name__
-            if isinstance(error, rx.DataError):
-                raise
             self.reset()
-            raise rx.WatchError(f"A {name} occurred while watching one or more keys") from error
+            raise _end_of_watch("WATCH", error, sent=False) from error
         if isinstance(reply, Exception):
             raise reply
         return reply
@@ -272,7 +257,7 @@ class PipelineCore:
             """redis-py's: makes sure that the queued scripts exist on the server."""
 
 
-class Pipeline(PipelineCore, redis.client.Pipeline):
+class Pipeline(PipelineCore, redis.client.Pipeline):  # type: ignore[misc]  # redis-py annotates these otherwise
     """`redis.client.Pipeline` over a hatopo client."""
 
 
@@ -344,6 +329,15 @@ class _Detour:
         finally:
             if isinstance(pipeline.connection, _Detour):
                 pipeline.connection = pinned
+
+
+def _end_of_watch(command: str, error: Exception, *, sent: bool = True) -> Exception:
+    """What the loss of a watching connection means: nothing was executed, unless EXEC was sent."""
+    if isinstance(error, rx.DataError):
+        return error
+    if sent and isinstance(error, (errors.ReplyLostError, errors.ReplyTimeoutError, errors.ProtocolError)):
+        return ambiguous(command, error)
+    return rx.WatchError(f"A {type(error).__name__} occurred while watching one or more keys")
 
 
 def _is_plain(method: Any) -> bool:

@@ -90,11 +90,7 @@ class ConnectionPool(redis.ConnectionPool):
 
     def __repr__(self) -> str:
         topology = self.deployment.topology
-        where = (
-            ", ".join(str(node.address) for node in topology.nodes)
-            if topology is not None
-            else "not known yet"
-        )
+        where = ", ".join(str(node.address) for node in topology.nodes) if topology is not None else "not known yet"
         return f"<hatopo.ConnectionPool({where}; db {self.connection_kwargs.get('db', 0)})>"
 
     def get_connection(self, command_name: Any = None, *keys: Any, **options: Any) -> Any:
@@ -152,4 +148,4 @@ class ConnectionPool(redis.ConnectionPool):
 
 
 def _no_notifications() -> Any:
-    return redis_connection.MaintNotificationsConfig(enabled=False)
+    return vars(redis_connection)["MaintNotificationsConfig"](enabled=False)  # absent before redis-py 7

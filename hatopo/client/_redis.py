@@ -16,20 +16,20 @@ import redis
 import redis.exceptions as rx
 from hiredis import pack_command
 
-from hatopo import errors
 from hatopo.address import Address
-from hatopo.client._calls import NEVER_DECODE, SingleCall
-from hatopo.client._deployment import Deployment, Terms
+from hatopo.client import _calls
+from hatopo.client._calls import NEVER_DECODE, Call, SingleCall
+from hatopo.client._deployment import Deployment
 from hatopo.client._options import read_options, read_url
 from hatopo.client._outcome import callback_options, state_error
 from hatopo.client._pipeline import EMPTY_RESPONSE, Pipeline, adopt_pipeline
 from hatopo.client._pool import ConnectionPool
 from hatopo.client._pubsub import PubSub
 from hatopo.client._scopes import DEADLINE, end_of
-from hatopo.client._scripts import KnownScript, Lock, Script
+from hatopo.client._scripts import Lock, Script
 from hatopo.connection import IDLE_CHECK, Wire
 from hatopo.errors import NodeError, OptionError
-from hatopo.routing import FACTS, CommandClass, Policies, PolicyLike, facts_of
+from hatopo.routing import FACTS, CommandClass, PolicyLike, facts_of
 from hatopo.topology import Topology, one_node
 
 _R = TypeVar("_R", bound="Redis")
@@ -46,6 +46,7 @@ HOT = {
 """The commands that may take the hot path, and whether their connection is checked before each use: where a lost
 reply would be an error, a connection that has ended must be found out before the command is sent."""
 _UNSET: Any = object()
+_LOCK_CLASS = tuple(inspect.signature(redis.Redis.lock).parameters).index("lock_class") - 2
 
 
 class Redis(redis.Redis):
@@ -73,9 +74,7 @@ class Redis(redis.Redis):
         if connection_pool is None:
             connection_pool = ConnectionPool(_one_server(options))
         elif not isinstance(connection_pool, ConnectionPool):
-            raise OptionError(
-                "connection_pool= must come from a hatopo client; pass the options to hatopo instead"
-            )
+            raise OptionError("connection_pool= must come from a hatopo client; pass the options to hatopo instead")
         self._deployment: Deployment = connection_pool.deployment
         self._terms = connection_pool.terms
         self._lent_from: Redis | None = None  # a clone keeps what it was cloned from alive
@@ -176,7 +175,7 @@ class Redis(redis.Redis):
         if facts.stateful and self.connection is None:
             raise state_error(facts.name)
         if facts.name.startswith("HIMPORT") or self._overridden():
-            return super()._execute_command(*args, **options)
+            return super()._execute_command(*args, **options)  # type: ignore[no-untyped-call]
         call = SingleCall(args, facts, self._deployment.scripts, decode=NEVER_DECODE not in options)
         end = end_of(self._terms.deadline)
         try:
@@ -258,18 +257,19 @@ class Redis(redis.Redis):
 
     def client(self: _R) -> _R:
         """A client pinned to one connection of its own, for commands that change a connection's state."""
+        pool: Any = self.connection_pool
         pinned = self.__class__(
-            connection_pool=self.connection_pool,
-            single_connection_client=True,
-            error_arguments=self.error_arguments,
+            connection_pool=pool, single_connection_client=True, error_arguments=self.error_arguments
         )
         pinned._terms, pinned._warm = self._terms, self._warm
         pinned._lent_from = self
         return pinned
 
-    def lock(self, name: str, *args: Any, lock_class: Any = None, **kwargs: Any) -> Any:
+    def lock(self, name: str, *args: Any, **kwargs: Any) -> Any:
         """redis-py's lock; a lost reply to its SET NX is resolved by reading the token back."""
-        return super().lock(name, *args, lock_class=lock_class or Lock, **kwargs)
+        if len(args) < _LOCK_CLASS and kwargs.get("lock_class") is None:
+            kwargs["lock_class"] = Lock
+        return super().lock(name, *args, **kwargs)
 
     def register_script(self, script: Any, *, idempotent: bool = False, read_only: bool = False) -> Script:
         """A script to be called like a function; it is loaded wherever it is missing.
@@ -282,13 +282,9 @@ class Redis(redis.Redis):
         """
         registered = Script(self, script)
         kind = (
-            CommandClass.READ
-            if read_only
-            else CommandClass.REPEATABLE
-            if idempotent
-            else CommandClass.NON_IDEMPOTENT
+            CommandClass.READ if read_only else CommandClass.REPEATABLE if idempotent else CommandClass.NON_IDEMPOTENT
         )
-        self._deployment.scripts[registered.sha] = KnownScript(script, kind)
+        self._deployment.scripts[registered.sha] = _calls.Script(script, kind)
         return registered
 
     def json(self, *args: Any, **kwargs: Any) -> Any:
@@ -324,14 +320,15 @@ class _Pinned:
     def __init__(self, client: Redis) -> None:
         self._client = client
 
-    def lend(self, call: SingleCall, until: float) -> Wire:
-        connection = self._client.connection
+    def lend(self, call: Call, until: float) -> Wire:
+        connection: Any = self._client.connection
         connection.take_back()
         if connection.is_connected and not connection.clean():
             connection.disconnect()
         if not connection.is_connected:
             self._client._deployment.pool_for(call).redial(connection)
-        return connection
+        lent: Wire = connection
+        return lent
 
     def give_back(self, connection: Wire) -> None:
         connection.lend_to_foreign_code()
@@ -347,6 +344,3 @@ def _one_server(options: dict[str, Any]) -> Deployment:
         return Deployment(checked, first=one_node(Address.unix(path)))
     address = Address.tcp(options.get("host", "localhost"), options.get("port", 6379))
     return Deployment(checked, first=one_node(address))
-
-
-__all__ = ["HOT", "Policies", "Redis", "errors"]

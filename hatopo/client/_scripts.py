@@ -6,22 +6,12 @@ reply asks the key who holds it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import redis.lock
 from redis.commands.core import Script as _RedisScript
 
 from hatopo.errors import AmbiguousResultError
-from hatopo.routing import CommandClass
-
-
-@dataclass(frozen=True, slots=True)
-class KnownScript:
-    """The source of a script, to load it where it is missing, and the class that its author gave it."""
-
-    source: bytes | str
-    kind: CommandClass
 
 
 class Script(_RedisScript):

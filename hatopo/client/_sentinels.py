@@ -35,9 +35,7 @@ class SentinelSource:
         connection_kwargs: redis-py's keywords for the connections to them (credentials, TLS).
     """
 
-    def __init__(
-        self, service: str, sentinels: Sequence[Address], connection_kwargs: Mapping[str, Any]
-    ) -> None:
+    def __init__(self, service: str, sentinels: Sequence[Address], connection_kwargs: Mapping[str, Any]) -> None:
         self._service = service
         self._sentinels = tuple(sentinels)
         self._kwargs = dict(connection_kwargs)
@@ -67,9 +65,7 @@ class SentinelSource:
     def _ask_all(self, put: Callable[[Answer], None]) -> list[Address]:
         """Starts a thread for each sentinel; returns those for which none could be started."""
         for index, sentinel in enumerate(self._sentinels):
-            thread = threading.Thread(
-                target=lambda s=sentinel: put(self._ask(s)), name="hatopo-ask", daemon=True
-            )
+            thread = threading.Thread(target=lambda s=sentinel: put(self._ask(s)), name="hatopo-ask", daemon=True)
             try:
                 thread.start()
             except RuntimeError:  # no more threads, or the interpreter is going down
@@ -126,9 +122,5 @@ class SentinelSource:
                 parts.append(f"{sentinel} watches {known}")
         ignorant = [answer for answer in found.answers if not answer.error and answer.report is None]
         if len(ignorant) == len(self._sentinels):
-            return errors.ServiceUnknownError(
-                f"no sentinel watches a service {self._service!r}: {'; '.join(parts)}"
-            )
-        return errors.MasterNotFoundError(
-            f"no sentinel names a master of {self._service!r}: {'; '.join(parts)}"
-        )
+            return errors.ServiceUnknownError(f"no sentinel watches a service {self._service!r}: {'; '.join(parts)}")
+        return errors.MasterNotFoundError(f"no sentinel names a master of {self._service!r}: {'; '.join(parts)}")

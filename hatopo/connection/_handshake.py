@@ -91,9 +91,7 @@ def _speak_resp2(greeting: Greeting) -> Handshake:
         extras = [*extras, ("ROLE",)]
     auth: list[Command] = [("AUTH", *greeting.credentials)] if greeting.credentials else []
     replies = yield [*auth, *extras]
-    if auth and isinstance(
-        replies[0], rx.AuthenticationWrongNumberOfArgsError
-    ):  # before Redis 6: no user names
+    if auth and isinstance(replies[0], rx.AuthenticationWrongNumberOfArgsError):  # before Redis 6: no user names
         replies = yield [("AUTH", greeting.credentials[-1]), *extras]
     if auth and isinstance(replies[0], Exception):
         raise replies[0]
@@ -122,9 +120,7 @@ def _check(commands: Sequence[Command], replies: Sequence[object]) -> None:
     for command, reply in zip(commands, replies, strict=True):
         if not isinstance(reply, Exception):
             continue
-        optional = command[:2] == ("CLIENT", "SETINFO") or (
-            command[0] in ("CLIENT", "ROLE") and _unavailable(reply)
-        )
+        optional = command[:2] == ("CLIENT", "SETINFO") or (command[0] in ("CLIENT", "ROLE") and _unavailable(reply))
         if not optional:
             raise reply
 

@@ -277,9 +277,7 @@ class NodePool:
                 elif isinstance(error, Exception):
                     self._gate.succeeded()  # it does answer, if only to turn us away
                 else:
-                    self._gate.failed(
-                        DialError(f"the dial to {self.address} was interrupted", self.address), 0.0
-                    )
+                    self._gate.failed(DialError(f"the dial to {self.address} was interrupted", self.address), 0.0)
                 self._freed.notify()
             raise
         now = monotonic()

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
+import hiredis
 import redis
-from hiredis import pack_command
 
 from hatopo.errors import ProtocolError
 
@@ -30,6 +30,7 @@ class EncoderLike(Protocol):
 
 
 Pack = Callable[[tuple[object, ...]], bytes]
+pack_command: Pack = hiredis.pack_command  # type: ignore[assignment]  # it raises TypeError for the rest
 
 
 def make_pack(encoder: EncoderLike) -> Pack:
@@ -37,10 +38,7 @@ def make_pack(encoder: EncoderLike) -> Pack:
 
     It raises `redis.DataError` for a type that Redis has no form for (bool, None, a list ...).
     """
-    if (
-        encoder.encoding.lower().replace("-", "").replace("_", "") == "utf8"
-        and encoder.encoding_errors == "strict"
-    ):
+    if encoder.encoding.lower().replace("-", "").replace("_", "") == "utf8" and encoder.encoding_errors == "strict":
         return lambda args: pack_utf8(args, encoder.encode)
     return lambda args: pack_encoded(args, encoder.encode)
 
@@ -56,9 +54,7 @@ def pack_utf8(args: tuple[object, ...], encode: Callable[[object], bytes | bytea
     return pack_encoded(args, encode)
 
 
-def pack_encoded(
-    args: tuple[object, ...], encode: Callable[[object], bytes | bytearray | memoryview]
-) -> bytes:
+def pack_encoded(args: tuple[object, ...], encode: Callable[[object], bytes | bytearray | memoryview]) -> bytes:
     """Packs with redis-py's encoder. The words of a joined name ("CONFIG GET") become arguments."""
     words = split_name(args[0])
     return pack_command((*words, *(_argument(value, encode) for value in args[1:])))

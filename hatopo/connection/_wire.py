@@ -1,11 +1,6 @@
 """One connection: bytes out, replies in, and the proof that each reply belongs to its command.
 
 Any exit with an unread reply (an exception from a signal, a timeout, a lost connection) closes the connection.
-Foreign exceptions of sockets, TLS and hiredis are translated here, once, into what the rest of hatopo knows:
-NotSentError (not executed), ReplyLostError and ReplyTimeoutError (it may have been executed), DialError,
-HandshakeError and ProtocolError. An exception that somebody else threw into the call (a signal handler) passes
-through unchanged.
-
 Knows nothing of topology, retries or which command is safe. The classes are redis-py connections: foreign code
 (PubSub, Monitor, kombu) uses their inherited methods on a connection that was lent to it.
 """
@@ -28,14 +23,8 @@ from redis.credentials import UsernamePasswordCredentialProvider
 from hatopo import errors
 from hatopo.address import Address
 from hatopo.connection._handshake import Greeting, shake_hands
-from hatopo.connection._resp import MAX_REPLY_BYTES, Pack, check_announced, make_pack
-
-if TYPE_CHECKING:
-    from hiredis import Reader
-
-    _Base = redis_connection.AbstractConnection
-else:
-    _Base = object
+from hatopo.connection._resp import MAX_REPLY_BYTES, EncoderLike, Pack, check_announced, make_pack
+from hatopo.connection._translate import call_error, dial_error, handshake_error, is_pause
 
 READ_SIZE = 65536
 SLICE = 0.5
@@ -44,7 +33,6 @@ COMPLETE = frozenset({bytes, str, int, list, type(None), dict, float, bool, set,
 """Types of a whole reply that needs no second look: no error, no push, not the sign for "more bytes needed"."""
 _RETIRED = -1
 _TLS_RECORD = 16384
-_OUR_MODULES = ("hatopo", "socket", "ssl", "gevent", "eventlet", "_socket")
 
 
 class Patience(NamedTuple):
@@ -70,10 +58,9 @@ class WireOptions:
     Attributes:
         address: the node, for messages.
         expect_role: "master" if the node must say so itself in the handshake, or "".
-        insist_protocol: the protocol was chosen by name: no falling back to RESP2.
+        insist_protocol: RESP3 was chosen by name: no falling back to RESP2.
         max_reply_bytes: a larger reply is refused.
-        on_silence: called by the reader at each `SLICE` of silence, without arguments.
-        on_push: called with each RESP3 push that is read between replies.
+        on_silence: called by the reader after each `SLICE` of silence.
     """
 
     address: Address
@@ -81,29 +68,67 @@ class WireOptions:
     insist_protocol: bool = False
     max_reply_bytes: int = MAX_REPLY_BYTES
     on_silence: Callable[[], None] | None = None
-    on_push: Callable[[list[object]], None] | None = None
 
 
-class Wire(_Base):
+if TYPE_CHECKING:
+
+    class _RedisPart:
+        """What is used of redis-py's connection."""
+
+        _connect: Callable[[], Any]
+        _connect_callbacks: list[Any]
+        _parser: Any
+        _sock: Any
+        _socket_connect_timeout: float | None
+        _socket_timeout: float | None
+        client_name: str | None
+        credential_provider: Any
+        db: int | None
+        encoder: EncoderLike
+        handshake_metadata: Any
+        host: str
+        password: str | None
+        port: int
+        protocol: int | str
+        redis_connect_func: Callable[[Any], None] | None
+        username: str | None
+
+        def __init__(self, **kwargs: Any) -> None: ...
+        def disconnect(self, *args: Any, **kwargs: Any) -> None: ...
+        def read_response(self, *args: Any, **kwargs: Any) -> Any: ...
+        @property
+        def is_connected(self) -> bool: ...
+
+else:
+    _RedisPart = object
+
+
+class Wire(_RedisPart):
     """What hatopo adds to redis-py's connections."""
 
     def __init__(self, *, wire: WireOptions, **kwargs: Any) -> None:
         self.wire = wire
-        self.generation = 0  # set by the pool that owns it; _RETIRED once it must not be used again
+        self.home: Callable[[], Any] = _nowhere  # a weak reference to its pool, set by that
+        self.generation = 0  # set by the pool; _RETIRED once the connection must not be used again
         self.check_at = 0.0  # from this moment on it is checked before use; written by whoever holds it
         self.renew_at = float("inf")  # from this moment on it is replaced before use
         self.tainted = False  # foreign code left a reply unread
-        self.role = ""
-        self.home: Callable[[], Any] = _nowhere  # a weak reference to its pool, set by it
-        self._reader: Reader | None = None
-        self._poller: select.poll | None = None
-        self._slice = SLICE
+        self.role = ""  # what the node said in the handshake
+        self._reader: Any = None  # hiredis'; None while not connected
+        self._more: Any = None  # its sign for "more bytes needed"
+        self._poller: Any = None
         super().__init__(**kwargs)
         self.pack: Pack = make_pack(self.encoder)
-        self.patience = Patience(float("inf"))
-        if self._socket_timeout is not None:
-            self.patience = Patience(self._socket_timeout)
-            self._slice = min(SLICE, self._socket_timeout)
+        limit = self._socket_timeout
+        self.patience = Patience(float("inf") if limit is None else limit)
+        self._slice = SLICE if limit is None else min(SLICE, limit)
+
+    if not hasattr(redis_connection.AbstractConnection, "is_connected"):  # redis-py before 7
+
+        @property
+        def is_connected(self) -> bool:
+            """Whether there is a socket."""
+            return self._sock is not None
 
     # ------------------------------------------------------------------ dialling
 
@@ -118,16 +143,20 @@ class Wire(_Base):
         """
         if self._sock is not None:
             return
-        where = self.wire.address
+        address = self.wire.address
         if self.generation == _RETIRED:
-            raise errors.RetiredError(f"this connection to {where} was retired: take a new one", where)
+            raise errors.RetiredError(f"this connection to {address} was retired: take a new one", address)
         try:
             self._open()
         except rx.AuthenticationError:
             if self.credential_provider is None:
                 raise
             self._open()  # credentials may just have been rotated: the provider is asked once more
-        self._run_connect_callbacks()
+        self._connect_callbacks = [ref for ref in self._connect_callbacks if ref()]
+        for ref in self._connect_callbacks:
+            callback = ref()
+            if callback is not None:
+                callback(self)
 
     def connect_check_health(self, check_health: bool = True, retry_socket_connect: bool = True) -> None:
         """redis-py's inner entry to `connect`."""
@@ -136,7 +165,15 @@ class Wire(_Base):
 
     def on_connect(self) -> None:
         """Shakes hands on a fresh socket; what a `redis_connect_func` calls."""
-        self._greet(Patience(self._socket_connect_timeout or float("inf")))
+        if hasattr(self, "_reset_himport_state"):
+            self._reset_himport_state()
+        self._parser.on_connect(self)
+        self._reader = self._parser._reader
+        self._more = self._reader.gets()  # an empty reader answers with its sign for "more bytes needed"
+        if hasattr(select, "poll"):
+            self._poller = select.poll()
+            self._poller.register(self._sock, select.POLLIN)
+        self._shake_hands(Patience(self._socket_connect_timeout or float("inf")))
 
     def on_connect_check_health(self, check_health: bool = True) -> None:
         """redis-py's inner entry to `on_connect`."""
@@ -144,40 +181,32 @@ class Wire(_Base):
         self.on_connect()
 
     def _open(self) -> None:
+        address = self.wire.address
         self.tainted = False
         try:
             self._sock = self._connect()
         except Exception as error:
-            raise _dial_error(error, self.wire.address) from error
+            raise dial_error(error, address) from error
         try:
             self._sock.settimeout(self._slice)
             if self.redis_connect_func is None:
                 self.on_connect()
             else:
-                self.redis_connect_func(self)  # type: ignore[call-arg]  # redis-py passes the connection
+                self.redis_connect_func(self)
         except BaseException as error:
             self.disconnect()
-            where = self.wire.address
-            if isinstance(error, (errors.NotSentError, errors.ReplyLostError, errors.ReplyTimeoutError)):
-                raise errors.DialError(
-                    f"{where} was reached, but the handshake failed: {error}", where
-                ) from error
-            if isinstance(error, errors.ProtocolError):
-                hint = "is it a TLS port, or no Redis server?"
-                raise errors.HandshakeError(f"{where} does not speak RESP ({hint})", where) from error
-            raise
+            meaning = handshake_error(error, address)
+            if meaning is error:
+                raise
+            raise meaning from error
 
-    def _greet(self, patience: Patience) -> None:
-        if hasattr(self, "_reset_himport_state"):
-            self._reset_himport_state()
-        self._parser.on_connect(self)
-        self._attach()
+    def _shake_hands(self, patience: Patience) -> None:
         handshake = shake_hands(self._greeting())
         commands = next(handshake)
         while True:
-            replies: list[object] = []
+            replies: list[Any] = []
             if commands:
-                self.send(b"".join(self.pack(command) for command in commands), patience)
+                self.send(b"".join([self.pack(command) for command in commands]), patience)
                 self.read_into(replies, len(commands), patience)
             try:
                 commands = handshake.send(replies)
@@ -187,43 +216,25 @@ class Wire(_Base):
         self.protocol = welcome.protocol
         self.handshake_metadata = welcome.metadata
         self.role = welcome.role
-        if self.wire.expect_role and welcome.role and welcome.role != self.wire.expect_role:
-            where = self.wire.address
-            raise errors.WrongRoleError(f"{where} says that it is a {welcome.role}, not the master", where)
+        if self.wire.expect_role and self.role not in ("", self.wire.expect_role):
+            address = self.wire.address
+            raise errors.WrongRoleError(f"{address} says that it is a {self.role}, not the master", address)
 
     def _greeting(self) -> Greeting:
-        credentials: tuple[str, ...] = ()
         provider = self.credential_provider
         if provider is None and (self.username or self.password):
             provider = UsernamePasswordCredentialProvider(self.username, self.password)
-        if provider is not None:
-            credentials = tuple(provider.get_credentials())
         library, version = _library(self)
         return Greeting(
             protocol=int(self.protocol),
-            insist=self.wire.insist_protocol and int(self.protocol) == 3,
-            credentials=credentials,
+            insist=self.wire.insist_protocol,
+            credentials=() if provider is None else tuple(provider.get_credentials()),
             client_name=self.client_name,
             library=library,
             version=version,
             database=self.db or 0,
             ask_role=bool(self.wire.expect_role),
         )
-
-    def _attach(self) -> None:
-        """Takes over the reader that redis-py's parser has made for the new socket."""
-        self._reader = self._parser._reader
-        self._more = self._reader.gets()  # an empty reader answers with its sign for "more bytes needed"
-        if hasattr(select, "poll"):
-            self._poller = select.poll()
-            self._poller.register(self._sock, select.POLLIN)
-
-    def _run_connect_callbacks(self) -> None:
-        self._connect_callbacks = [ref for ref in self._connect_callbacks if ref()]
-        for ref in self._connect_callbacks:
-            callback = ref()
-            if callback is not None:
-                callback(self)
 
     # ------------------------------------------------------------------ calling
 
@@ -244,14 +255,14 @@ class Wire(_Base):
             sent = True
             data = sock.recv(READ_SIZE)
             reader = self._reader
-            reader.feed(data)  # type: ignore[union-attr]  # None when closed by another thread: translated below
-            reply = reader.gets()  # type: ignore[union-attr]
+            reader.feed(data)
+            reply = reader.gets()
             if reply.__class__ in COMPLETE:
                 return reply
             return self._read_on(reply, data, self.patience)
         except BaseException as error:
-            if not sent or not _is_slice(error):
-                self._fail(error, sent)
+            if not sent or not is_pause(error):
+                self._fail(error, sent=sent)
         return self.read(self.patience, spent=self._slice)
 
     def send(self, data: bytes, patience: Patience) -> None:
@@ -264,8 +275,8 @@ class Wire(_Base):
         try:
             self._send_rest(rest, patience)
         except BaseException as error:
-            partly = len(rest[0]) < len(data) or (len(data) > _TLS_RECORD and isinstance(self, SSLConnection))
-            self._fail(error, sent=False, partly=partly)
+            tls_may_have = len(data) > _TLS_RECORD and isinstance(self._sock, ssl.SSLSocket)
+            self._fail(error, sent=False, partly=len(rest[0]) < len(data) or tls_may_have)
 
     def read(self, patience: Patience, *, decode: bool = True, spent: float = 0.0) -> Any:
         """The next reply, pushes aside. An error reply is returned, not raised.
@@ -292,7 +303,7 @@ class Wire(_Base):
             as `read`.
         """
         try:
-            gets = self._reader.gets  # type: ignore[union-attr]  # None when closed by another thread
+            gets = self._reader.gets
             while count:
                 reply = gets() if decode else gets(False)
                 if reply.__class__ not in COMPLETE:
@@ -310,7 +321,7 @@ class Wire(_Base):
                 rest[0] = rest[0][self._sock.send(rest[0]) :]
                 until = patience.until()
             except TimeoutError as error:
-                if not _is_slice(error) or monotonic() >= until:
+                if not is_pause(error) or monotonic() >= until:
                     raise
 
     def _read_on(
@@ -325,14 +336,12 @@ class Wire(_Base):
                     received = self._account(data, received)
                 data = self._receive(patience.until(spent))
                 spent = 0.0
-                reader.feed(data)  # type: ignore[union-attr]
+                reader.feed(data)
             elif reply.__class__ is PushNotification:
-                received, data = 0, None
-                if self.wire.on_push is not None:
-                    self.wire.on_push(reply)
+                received, data = 0, None  # nobody here listens: what it says is for subscribers
             else:
                 return reply
-            reply = reader.gets() if decode else reader.gets(False)  # type: ignore[union-attr]
+            reply = reader.gets() if decode else reader.gets(False)
 
     def _account(self, data: bytes, received: int) -> int:
         """Counts the bytes of an unfinished reply; refuses the end of the connection, and too many."""
@@ -343,7 +352,7 @@ class Wire(_Base):
             check_announced(data, limit)
         received += len(data)
         if received > limit:
-            raise errors.ProtocolError(f"the reply is larger than max_reply_bytes ({limit})")
+            raise errors.ProtocolError(f"the reply is larger than max_reply_bytes ({limit})", self.wire.address)
         return received
 
     def _receive(self, until: float) -> bytes:
@@ -359,7 +368,7 @@ class Wire(_Base):
                 try:
                     return bytes(sock.recv(READ_SIZE))
                 except (TimeoutError, BlockingIOError, ssl.SSLWantReadError) as error:
-                    if not _is_slice(error) or left <= 0:
+                    if left <= 0 or not is_pause(error):
                         raise
                 if self.wire.on_silence is not None:
                     self.wire.on_silence()
@@ -367,34 +376,13 @@ class Wire(_Base):
             if shortened and self._sock is not None:
                 sock.settimeout(self._slice)
 
-    def _fail(self, error: BaseException, sent: bool, partly: bool = False) -> Any:
+    def _fail(self, error: BaseException, *, sent: bool, partly: bool = False) -> None:
         """Closes the connection and raises what `error` means."""
         self.disconnect()
-        if not isinstance(error, Exception) or isinstance(error, errors.HatopoError) or not _is_ours(error):
+        meaning = call_error(error, self.wire.address, sent=sent, partly=partly)
+        if meaning is error:
             raise error
-        where = self.wire.address
-        if isinstance(error, rx.InvalidResponse):
-            raise errors.ProtocolError(
-                f"{where} sent what is no RESP: {errors.clip(error)}", where
-            ) from error
-        in_time = not isinstance(error, (TimeoutError, BlockingIOError, ssl.SSLWantReadError))
-        if in_time and (
-            isinstance(error, UnicodeError) or not isinstance(error, (OSError, AttributeError, ValueError))
-        ):
-            raise error
-        # AttributeError, ValueError: another thread has closed the connection under us.
-        reason = (
-            errors.clip(error.strerror or error) if isinstance(error, OSError) else "closed by another thread"
-        )
-        if not sent:
-            not_sent = errors.NotSentError(f"{where}: the command was not sent: {reason}", where)
-            not_sent.partly = partly
-            raise not_sent from error
-        if in_time:
-            raise errors.ReplyLostError(
-                f"{where}: connection lost before the reply: {reason}", where
-            ) from error
-        raise errors.ReplyTimeoutError(f"{where} sent no complete reply in time", where) from error
+        raise meaning from error
 
     # ------------------------------------------------------------------ the state of a connection
 
@@ -403,12 +391,7 @@ class Wire(_Base):
         sock, reader = self._sock, self._reader
         if sock is None or reader is None or self.tainted:
             return False
-        if (
-            self._poller is not None
-            and not self._poller.poll(0)
-            and not _pending(sock)
-            and not reader.has_data()
-        ):
+        if self._poller is not None and not self._poller.poll(0) and not reader.has_data() and not _pending(sock):
             return True
         try:
             sock.settimeout(0)
@@ -421,8 +404,6 @@ class Wire(_Base):
                     reader.feed(data)
                 elif reply.__class__ is not PushNotification:
                     return False
-                elif self.wire.on_push is not None:
-                    self.wire.on_push(reply)
         except (BlockingIOError, ssl.SSLWantReadError):
             return not reader.has_data()
         except (OSError, ValueError, rx.InvalidResponse):
@@ -479,20 +460,19 @@ class Wire(_Base):
 
     def disconnect(self, *args: Any, **kwargs: Any) -> None:
         """Closes the connection; a later `connect` opens it again."""
-        self._reader = None
-        self._poller = None
+        self._reader = self._poller = None
         super().disconnect(*args, **kwargs)
 
 
-class Connection(Wire, redis_connection.Connection):
+class Connection(Wire, redis_connection.Connection):  # type: ignore[misc]  # _RedisPart describes the same attributes
     """A TCP connection."""
 
 
-class SSLConnection(Wire, redis_connection.SSLConnection):
+class SSLConnection(Wire, redis_connection.SSLConnection):  # type: ignore[misc]
     """A TLS connection."""
 
 
-class UnixDomainSocketConnection(Wire, redis_connection.UnixDomainSocketConnection):
+class UnixDomainSocketConnection(Wire, redis_connection.UnixDomainSocketConnection):  # type: ignore[misc]
     """A connection to a unix socket."""
 
 
@@ -510,40 +490,3 @@ def _library(connection: Any) -> tuple[str | None, str | None]:
     if driver is not None:
         return driver.formatted_name, driver.lib_version
     return getattr(connection, "lib_name", None), getattr(connection, "lib_version", None)
-
-
-def _is_slice(error: BaseException) -> bool:
-    """Whether this is a socket saying that its timeout is over, not a signal handler's TimeoutError."""
-    return isinstance(error, (TimeoutError, BlockingIOError, ssl.SSLWantReadError)) and _is_ours(error)
-
-
-def _is_ours(error: BaseException) -> bool:
-    """Whether the error arose in a socket, TLS or hiredis call, not in code that interrupted it."""
-    trace = error.__traceback__
-    if trace is None:
-        return True
-    while trace.tb_next is not None:
-        trace = trace.tb_next
-    module = str(trace.tb_frame.f_globals.get("__name__", ""))
-    return module.partition(".")[0] in (*_OUR_MODULES, "redis")
-
-
-def _dial_error(error: Exception, address: Address) -> Exception:
-    if isinstance(error, rx.RedisError):
-        return error
-    if isinstance(error, ssl.SSLCertVerificationError):
-        advice = "check ssl_ca_certs, and that the certificate carries the name that is dialled"
-        return errors.HandshakeError(
-            f"{address}: the TLS certificate was refused: {error.verify_message} ({advice})", address
-        )
-    if isinstance(error, ssl.SSLError) and not isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError)):
-        return errors.HandshakeError(
-            f"{address}: TLS failed: {error.reason or errors.clip(error)} (is it a TLS port?)", address
-        )
-    if isinstance(error, TimeoutError):
-        return errors.DialError(f"{address} did not accept a connection in time", address)
-    if isinstance(error, OSError):
-        return errors.DialError(
-            f"{address} cannot be reached: {errors.clip(error.strerror or error)}", address
-        )
-    return error

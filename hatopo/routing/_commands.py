@@ -315,9 +315,7 @@ _PLAIN_FORM: dict[str, _Test] = {
     "DELEX": lambda tail: len(tail) == 1,
     "JSON.SET": lambda tail: len(tail) == 3 and _paths_are_steady(tail[1:2]),
     "JSON.MSET": lambda tail: _paths_are_steady(tail[1::3]),
-    **dict.fromkeys(
-        ("JSON.MERGE", "JSON.DEL", "JSON.FORGET", "JSON.CLEAR"), lambda tail: _paths_are_steady(tail[1:2])
-    ),
+    **dict.fromkeys(("JSON.MERGE", "JSON.DEL", "JSON.FORGET", "JSON.CLEAR"), lambda tail: _paths_are_steady(tail[1:2])),
     **dict.fromkeys(("SDIFFSTORE", "SINTERSTORE", "SUNIONSTORE"), _stores_elsewhere(0)),
     **dict.fromkeys(("ZDIFFSTORE", "ZINTERSTORE", "ZUNIONSTORE"), _stores_elsewhere(0)),
     **dict.fromkeys(("ZRANGESTORE", "GEOSEARCHSTORE", "CMS.MERGE"), _stores_elsewhere(0)),

@@ -64,9 +64,7 @@ def parse_master(state: object, endpoint: object) -> MasterReport | None:
         return None
     same = listed == address
     run_id = text(fields.get("runid", "")) if same else ""
-    return MasterReport(
-        address, run_id, _number(fields.get("config-epoch")), promoting=bool(listed) and not same
-    )
+    return MasterReport(address, run_id, _number(fields.get("config-epoch")), promoting=bool(listed) and not same)
 
 
 def parse_names(reply: object) -> tuple[str, ...]:
