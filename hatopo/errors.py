@@ -20,6 +20,7 @@ Every error is a `redis.RedisError` and a sibling of what redis-py raises in its
     +-- NodeError                                   what happened on one connection: `node`; often the
         |                                           `__cause__` of one of the above
         +-- DialError, HandshakeError, WrongRoleError, RetiredError (redis.ConnectionError)
+        +-- LoginError (redis.AuthenticationError)
         +-- NotSentError, ReplyLostError (redis.ConnectionError), ReplyTimeoutError (redis.TimeoutError)
         +-- ProtocolError (redis.InvalidResponse, redis.ConnectionError)    a reply is garbage, or too large
 """
@@ -143,6 +144,10 @@ class DialError(NodeError, rx.ConnectionError):
 
 class HandshakeError(NodeError, rx.ConnectionError):
     """A node was reached and will not have us: a TLS mismatch, a database number. Trying again is no use."""
+
+
+class LoginError(NodeError, rx.AuthenticationError):
+    """A node refused the credentials, or wants some."""
 
 
 class NotSentError(NodeError, rx.ConnectionError):

@@ -41,7 +41,7 @@ MAX_WAITING = 10_000
 REFUSED = {
     "cache": "client-side caching is not supported yet: cached replies would outlive a failover",
     "cache_config": "client-side caching is not supported yet: cached replies would outlive a failover",
-    "maint_notifications_config": "maintenance notifications are Redis Enterprise's; hatopo follows the topology itself",
+    "maint_notifications_config": "they are Redis Enterprise's; hatopo follows the topology itself",
     "oss_cluster_maint_notifications_handler": "hatopo follows the topology itself",
     "parser_class": "replies are read by hiredis",
     "command_packer": "commands are packed by hiredis, or by redis-py's encoder where encoding= asks for it",

@@ -41,7 +41,7 @@ class PubSub(redis.client.PubSub):
 
 
 class _Rebind:
-    """ "Lends" the subscriber's own connection, dialled anew to the current master."""
+    """Lends the subscriber his own connection, dialled anew to the current master."""
 
     def __init__(self, pool: ConnectionPool, connection: Wire) -> None:
         self._pool = pool
@@ -50,7 +50,7 @@ class _Rebind:
     def lend(self, call: Any, until: float) -> Wire:
         if monotonic() > until:
             raise rx.TimeoutError("time is up")
-        self._pool.deployment.pool_for(call).redial(self._connection)
+        self._pool.deployment.pool_for(call).redial(self._connection, until)
         return self._connection
 
     def give_back(self, connection: Wire) -> None:

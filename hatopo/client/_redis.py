@@ -125,6 +125,8 @@ class Redis(redis.Redis):
         try:
             connection = pool.idle.pop()  # type: ignore[union-attr]  # None while no master is known
         except (IndexError, AttributeError):
+            connection = None
+        if connection is None:
             return self._call(args, options)
         now = monotonic()
         if (
@@ -133,19 +135,21 @@ class Redis(redis.Redis):
             or (guard and not connection.clean())
         ) and not pool.fit(connection, now):  # type: ignore[union-attr]
             return self._call(args, options)
-        if memoryview in map(type, args):  # hiredis gets strides wrong
-            pool.give_back(connection)  # type: ignore[union-attr]
-            return self._call(args, options)
+        failed = None
         try:
-            packed = pack_command(args)
+            packed = None if memoryview in map(type, args) else pack_command(args)  # hiredis gets strides wrong
         except TypeError:
+            packed = None
+        if packed is None:
             pool.give_back(connection)  # type: ignore[union-attr]
             return self._call(args, options)
         try:
             reply = connection.call(packed)
         except NodeError as error:
+            failed = error
+        if failed is not None:
             pool.discard(connection)  # type: ignore[union-attr]
-            return self._call(args, options, failed=error, started=now)
+            return self._call(args, options, failed=failed, started=now)
         connection.check_at = now + IDLE_CHECK if now < connection.renew_at else 0.0
         pool.idle.append(connection)  # type: ignore[union-attr]
         if pool.waiting:  # type: ignore[union-attr]
@@ -267,7 +271,7 @@ class Redis(redis.Redis):
 
     def lock(self, name: str, *args: Any, **kwargs: Any) -> Any:
         """redis-py's lock; a lost reply to its SET NX is resolved by reading the token back."""
-        if len(args) < _LOCK_CLASS and kwargs.get("lock_class") is None:
+        if len(args) <= _LOCK_CLASS and kwargs.get("lock_class") is None:
             kwargs["lock_class"] = Lock
         return super().lock(name, *args, **kwargs)
 
@@ -326,7 +330,7 @@ class _Pinned:
         if connection.is_connected and not connection.clean():
             connection.disconnect()
         if not connection.is_connected:
-            self._client._deployment.pool_for(call).redial(connection)
+            self._client._deployment.pool_for(call).redial(connection, until)
         lent: Wire = connection
         return lent
 

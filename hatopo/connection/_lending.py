@@ -153,7 +153,7 @@ class NodePool:
                 return connection
             connection = self._admit(until)
             if connection is not None:
-                return self._dial(connection)
+                return self._dial(connection, until)
 
     def fit(self, connection: Wire, now: float) -> bool:
         """Whether a lent connection may be used; if not, it has been discarded."""
@@ -187,7 +187,7 @@ class NodePool:
         with self._freed:
             self._freed.notify()
 
-    def redial(self, connection: Wire) -> None:
+    def redial(self, connection: Wire, until: float) -> None:
         """Connects somebody's connection, which has ended, to this node.
 
         Raises:
@@ -199,10 +199,10 @@ class NodePool:
             fresh = self._make(self.address)
             connection.move_to(fresh)
             self._count_in(connection)
-        self._dial(connection)
+        self._dial(connection, until)
 
     def _not_answering(self) -> DialError:
-        error = DialError(f"{self.address} does not answer: {self._gate.error}", self.address)
+        error = DialError(f"{self._gate.error} (it is not dialled again yet)", self.address)
         error.__cause__ = self._gate.error
         return error
 
@@ -266,7 +266,8 @@ class NodePool:
         finally:
             self.waiting -= 1
 
-    def _dial(self, connection: Wire) -> Wire:
+    def _dial(self, connection: Wire, until: float) -> Wire:
+        connection.dial_by = until
         try:
             connection.connect()
         except BaseException as error:

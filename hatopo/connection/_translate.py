@@ -78,6 +78,9 @@ def handshake_error(error: BaseException, address: Address) -> BaseException:
         return errors.DialError(f"{address} was reached, but the handshake failed: {error}", address)
     if isinstance(error, errors.ProtocolError):
         return errors.HandshakeError(f"{address} does not speak RESP: is it a TLS port, or no Redis server?", address)
+    if isinstance(error, rx.AuthenticationError) and not isinstance(error, errors.HatopoError):
+        message = f"{address} refused the login: {errors.clip(error)} (check username=, password= or the provider)"
+        return errors.LoginError(message, address)
     return error
 
 

@@ -79,8 +79,6 @@ if TYPE_CHECKING:
         _connect_callbacks: list[Any]
         _parser: Any
         _sock: Any
-        _socket_connect_timeout: float | None
-        _socket_timeout: float | None
         client_name: str | None
         credential_provider: Any
         db: int | None
@@ -91,6 +89,8 @@ if TYPE_CHECKING:
         port: int
         protocol: int | str
         redis_connect_func: Callable[[Any], None] | None
+        socket_connect_timeout: float | None
+        socket_timeout: float | None
         username: str | None
 
         def __init__(self, **kwargs: Any) -> None: ...
@@ -112,14 +112,16 @@ class Wire(_RedisPart):
         self.generation = 0  # set by the pool; _RETIRED once the connection must not be used again
         self.check_at = 0.0  # from this moment on it is checked before use; written by whoever holds it
         self.renew_at = float("inf")  # from this moment on it is replaced before use
+        self.dial_by = float("inf")  # the moment at which a dial must have ended; set by who dials
         self.tainted = False  # foreign code left a reply unread
         self.role = ""  # what the node said in the handshake
         self._reader: Any = None  # hiredis'; None while not connected
+        self._dial_end = float("inf")  # of the dial under way
         self._more: Any = None  # its sign for "more bytes needed"
         self._poller: Any = None
         super().__init__(**kwargs)
         self.pack: Pack = make_pack(self.encoder)
-        limit = self._socket_timeout
+        limit = self.socket_timeout
         self.patience = Patience(float("inf") if limit is None else limit)
         self._slice = SLICE if limit is None else min(SLICE, limit)
 
@@ -173,7 +175,7 @@ class Wire(_RedisPart):
         if hasattr(select, "poll"):
             self._poller = select.poll()
             self._poller.register(self._sock, select.POLLIN)
-        self._shake_hands(Patience(self._socket_connect_timeout or float("inf")))
+        self._shake_hands(Patience(float("inf"), self._dial_end))
 
     def on_connect_check_health(self, check_health: bool = True) -> None:
         """redis-py's inner entry to `on_connect`."""
@@ -183,10 +185,16 @@ class Wire(_RedisPart):
     def _open(self) -> None:
         address = self.wire.address
         self.tainted = False
+        limit = self.socket_connect_timeout
+        self._dial_end = min(self.dial_by, float("inf") if limit is None else monotonic() + limit)
         try:
+            if limit is not None:
+                self.socket_connect_timeout = self.time_to_dial()
             self._sock = self._connect()
         except Exception as error:
             raise dial_error(error, address) from error
+        finally:
+            self.socket_connect_timeout = limit
         try:
             self._sock.settimeout(self._slice)
             if self.redis_connect_func is None:
@@ -199,6 +207,10 @@ class Wire(_RedisPart):
             if meaning is error:
                 raise
             raise meaning from error
+
+    def time_to_dial(self) -> float | None:
+        """The seconds that are left for the dial under way, or None for no limit."""
+        return None if self._dial_end == float("inf") else max(self._dial_end - monotonic(), 0.001)
 
     def _shake_hands(self, patience: Patience) -> None:
         handshake = shake_hands(self._greeting())
@@ -415,7 +427,7 @@ class Wire(_RedisPart):
     def lend_to_foreign_code(self) -> None:
         """From now on redis-py's own methods read from it, with the whole `socket_timeout` per system call."""
         if self._sock is not None:
-            self._sock.settimeout(self._socket_timeout)
+            self._sock.settimeout(self.socket_timeout)
 
     def take_back(self) -> None:
         """Ends what `lend_to_foreign_code` began; it is checked before its next use."""
@@ -470,6 +482,11 @@ class Connection(Wire, redis_connection.Connection):  # type: ignore[misc]  # _R
 
 class SSLConnection(Wire, redis_connection.SSLConnection):  # type: ignore[misc]
     """A TLS connection."""
+
+    def _wrap_socket_with_ssl(self, sock: Any) -> Any:
+        """Shakes TLS hands within the time of the dial: redis-py would give it `socket_timeout`."""
+        sock.settimeout(self.time_to_dial())
+        return super()._wrap_socket_with_ssl(sock)  # type: ignore[no-untyped-call]
 
 
 class UnixDomainSocketConnection(Wire, redis_connection.UnixDomainSocketConnection):  # type: ignore[misc]

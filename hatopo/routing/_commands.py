@@ -42,7 +42,8 @@ class Facts:
             may say otherwise.
         readonly: the server's flag: reads the keyspace only, so that a replica may answer it.
         blocking: may wait on the server; whether a call does, `blocking_seconds` says.
-        stateful: belongs to the connection it runs on, by changing its state or by needing it.
+        stateful: belongs to the connection it runs on, by changing its state or by needing it; of a container
+            alone, or with an unknown subcommand: whether any of its subcommands does.
         first_key: position of the first key when the name is split and its first word is 0; 0: none is fixed.
         last_key: position of the last key; counted from the end if negative.
         key_step: from one key to the next.
@@ -60,8 +61,8 @@ class Facts:
     movable_keys: bool
 
 
-def _unknown(name: str) -> Facts:
-    return Facts(name, CommandClass.NON_IDEMPOTENT, False, False, False, 0, 0, 0, False)
+def _unknown(name: str, stateful: bool = False) -> Facts:
+    return Facts(name, CommandClass.NON_IDEMPOTENT, False, False, stateful, 0, 0, 0, False)
 
 
 def _rows() -> Iterator[tuple[str, str, int, int, int]]:
@@ -79,8 +80,9 @@ def _all_facts() -> dict[str, Facts]:
         **dict.fromkeys(_overlay.STATE_STABLE, CommandClass.STATE_STABLE),
     }
     stateful = frozenset(_overlay.STATEFUL)
+    stateful_containers = {name.split()[0] for name in stateful if " " in name}
     blocking = frozenset(_overlay.BLOCKING)
-    facts = {}
+    facts: dict[str, Facts] = {}
     for name, flags, first_key, last_key, key_step in _rows():
         readonly = "r" in flags
         facts[name] = Facts(
@@ -88,14 +90,14 @@ def _all_facts() -> dict[str, Facts]:
             kind=kinds.get(name, CommandClass.READ if readonly else CommandClass.NON_IDEMPOTENT),
             readonly=readonly,
             blocking="b" in flags or name in blocking,
-            stateful=name in stateful,
+            stateful=name in stateful or name in stateful_containers,
             first_key=first_key,
             last_key=last_key,
             key_step=key_step,
             movable_keys="m" in flags,
         )
     for container in {name.split()[0] for name in facts if " " in name}:
-        facts.setdefault(container, _unknown(container))
+        facts.setdefault(container, _unknown(container, container in stateful_containers))
     return facts
 
 
@@ -116,7 +118,7 @@ def facts_of(args: Sequence[object]) -> Facts:
     words = _spread(args)
     name = _text(words[0]).upper() if words else ""
     if name in _CONTAINERS and len(words) > 1:
-        return FACTS.get(f"{name} {_text(words[1]).upper()}") or _unknown(name)
+        return FACTS.get(f"{name} {_text(words[1]).upper()}") or _unknown(name, FACTS[name].stateful)
     return FACTS.get(name) or _unknown(name)
 
 
