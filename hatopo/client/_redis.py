@@ -35,10 +35,12 @@ from hatopo.topology import Topology, one_node
 _R = TypeVar("_R", bound="Redis")
 _POSITIONAL = tuple(inspect.signature(redis.Redis.__init__).parameters)[1:]
 _SAFE = (CommandClass.READ, CommandClass.REPEATABLE)
+_CONTAINERS = {name.partition(" ")[0] for name in FACTS if " " in name}
 HOT = {
     name: facts.kind not in _SAFE
     for name, facts in FACTS.items()
     if " " not in name
+    and name not in _CONTAINERS
     and not facts.blocking
     and not facts.stateful
     and not name.startswith(("EVAL", "FCALL", "HIMPORT"))

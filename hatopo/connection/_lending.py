@@ -135,8 +135,14 @@ class NodePool:
         self._recovered = recovered
         self._gate = DialGate(rng)  # used under the lock
         self._members: weakref.WeakSet[Wire] = weakref.WeakSet()  # idle and lent; used under the lock
-        self._freed = threading.Condition(threading.Lock())
+        self._make_locks()
         survive_fork(self)
+
+    def _make_locks(self) -> None:
+        # "with" takes the lock itself, never the condition: an exception from a signal that arises inside the
+        # condition's __enter__, which is written in Python, would leave the lock taken for ever.
+        self._lock = threading.Lock()
+        self._freed = threading.Condition(self._lock)
 
     # ------------------------------------------------------------------ lending
 
@@ -178,13 +184,13 @@ class NodePool:
     def discard(self, connection: Wire) -> None:
         """Closes a lent connection and forgets it."""
         connection.disconnect()
-        with self._freed:
+        with self._lock:
             self._members.discard(connection)
             self._freed.notify()
 
     def wake(self) -> None:
         """Lets a waiting caller look again."""
-        with self._freed:
+        with self._lock:
             self._freed.notify()
 
     def redial(self, connection: Wire, until: float) -> None:
@@ -193,7 +199,7 @@ class NodePool:
         Raises:
             as `lend`.
         """
-        with self._freed:
+        with self._lock:
             if not self._gate.enter(monotonic()):
                 raise self._not_answering()
             fresh = self._make(self.address)
@@ -239,7 +245,7 @@ class NodePool:
 
     def _admit(self, until: float) -> Wire | None:
         """A new member to dial; None when one came back meanwhile."""
-        with self._freed:
+        with self._lock:
             if self.idle:
                 return None
             now = monotonic()
@@ -271,7 +277,7 @@ class NodePool:
         try:
             connection.connect()
         except BaseException as error:
-            with self._freed:
+            with self._lock:
                 self._members.discard(connection)
                 if isinstance(error, DialError):
                     self._gate.failed(error, monotonic())
@@ -285,7 +291,7 @@ class NodePool:
         connection.check_at = now + IDLE_CHECK
         if self._care.max_age is not None:
             connection.renew_at = now + self._care.max_age * self._rng.uniform(0.8, 1.2)
-        with self._freed:
+        with self._lock:
             news = self._gate.succeeded()
         if news:
             self._recovered()
@@ -298,12 +304,12 @@ class NodePool:
 
     def members(self) -> list[Wire]:
         """Every connection, idle and lent."""
-        with self._freed:
+        with self._lock:
             return list(self._members)
 
     def retire(self) -> None:
         """Nothing that is connected now is used again: idle connections close, blocked readers wake."""
-        with self._freed:
+        with self._lock:
             self.generation += 1
             retired = list(self._members)
         for connection in retired:
@@ -312,7 +318,7 @@ class NodePool:
 
     def renew(self) -> None:
         """What is connected now is replaced before its next use; calls that are under way end in peace."""
-        with self._freed:
+        with self._lock:
             self.generation += 1
         self._drop_idle()
 
@@ -333,7 +339,7 @@ class NodePool:
 
     def after_fork(self) -> None:
         """In a forked child: the parent's connections are closed without a word, locks are new."""
-        self._freed = threading.Condition(threading.Lock())
+        self._make_locks()
         self._gate = DialGate(self._rng)
         self.waiting = 0
         self.idle.clear()

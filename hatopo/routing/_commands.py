@@ -222,7 +222,7 @@ def _only_expiry(options: Sequence[str] | None) -> bool:
 
     KEEPTTL is refused: if the key expired before the repeat, that would make one which never expires.
     """
-    return options is not None and len(options) % 2 == 0 and _EXPIRY.issuperset(_upper(options[::2]))
+    return options is not None and _EXPIRY.issuperset(_upper(options[::2]))
 
 
 def _outside_fields(tail: list[str], width: int) -> list[str] | None:
