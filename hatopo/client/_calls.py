@@ -93,8 +93,17 @@ def kind_of(args: Sequence[Any], facts: Facts, scripts: Scripts) -> CommandClass
 class SingleCall:
     """One command."""
 
-    def __init__(self, args: tuple[Any, ...], facts: Facts, scripts: Scripts, *, decode: bool = True) -> None:
+    def __init__(
+        self,
+        args: tuple[Any, ...],
+        facts: Facts,
+        scripts: Scripts,
+        *,
+        decode: bool = True,
+        kind: CommandClass | None = None,
+    ) -> None:
         self.name = facts.name
+        self._kind = kind
         self._args = args
         self._facts = facts
         self._scripts = scripts
@@ -104,7 +113,7 @@ class SingleCall:
         self._tries = 0
 
     def kind(self) -> CommandClass:
-        return kind_of(self._args, self._facts, self._scripts)
+        return self._kind or kind_of(self._args, self._facts, self._scripts)
 
     def policy(self, policies: Policies) -> RetryPolicy:
         return policies.of_command(self.name)

@@ -20,7 +20,7 @@ from hatopo.client._outcome import ambiguous, callback_options, state_error
 from hatopo.client._pool import ConnectionPool
 from hatopo.client._scopes import end_of
 from hatopo.connection import COMPLETE, Wire
-from hatopo.routing import FACTS, facts_of
+from hatopo.routing import FACTS, CommandClass, facts_of
 
 EMPTY_RESPONSE = "EMPTY_RESPONSE"  # redis-py's option: what an error stands for, or a command that is not sent
 STATEFUL = frozenset(name for name, facts in FACTS.items() if facts.stateful)
@@ -187,7 +187,9 @@ class PipelineCore:
 
     def _execute_now(self, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
         facts = facts_of(args)
-        call = SingleCall(args, facts, self._deployment.scripts, decode=NEVER_DECODE not in options)
+        # A WATCH without a reply went down with its connection: it may be sent again on another.
+        kind = CommandClass.READ if facts.name == "WATCH" and not self.watching else None
+        call = SingleCall(args, facts, self._deployment.scripts, decode=NEVER_DECODE not in options, kind=kind)
         try:
             if self.connection is not None and self.watching:
                 reply = self._ask_pinned(call)

@@ -22,6 +22,7 @@ class PubSub(redis.client.PubSub):
     connection_pool: ConnectionPool
 
     def _execute(self, conn: Any, command: Any, *args: Any, **kwargs: Any) -> Any:
+        failures = 0
         while True:
             try:
                 if not conn.is_connected:
@@ -32,6 +33,10 @@ class PubSub(redis.client.PubSub):
             except (rx.ConnectionError, rx.TimeoutError, OSError):
                 conn.disconnect()
                 self._move(conn)
+                failures += 1
+                allowed = self.connection_pool.terms.retries
+                if allowed is not None and failures > allowed:
+                    raise  # subscribed again all the same, as by redis-py
 
     def _move(self, conn: Wire) -> None:
         """Connects again, to the node that is the master now; the subscriptions follow in `on_connect`."""

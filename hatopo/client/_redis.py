@@ -180,7 +180,7 @@ class Redis(redis.Redis):
         facts = facts_of(args)
         if facts.stateful and self.connection is None:
             raise state_error(facts.name)
-        if facts.name.startswith("HIMPORT") or self._overridden():
+        if facts.name.startswith("HIMPORT") or self._is_foreign():
             return super()._execute_command(*args, **options)  # type: ignore[no-untyped-call]
         call = SingleCall(args, facts, self._deployment.scripts, decode=NEVER_DECODE not in options)
         end = end_of(self._terms.deadline)
@@ -198,8 +198,11 @@ class Redis(redis.Redis):
             return self.response_callbacks[args[0]](reply, **callback_options(options))
         return reply
 
-    def _overridden(self) -> bool:
-        """Whether somebody has put a `parse_response` of their own in place of redis-py's."""
+    def _is_foreign(self) -> bool:
+        """Whether somebody has put a `parse_response` or a `connection` of their own in place: redis-py's way, then."""
+        pinned: Any = self.connection
+        if pinned is not None and not isinstance(pinned, Wire):
+            return True
         return "parse_response" in vars(self) or type(self).parse_response is not redis.Redis.parse_response
 
     # ------------------------------------------------------------------ choices

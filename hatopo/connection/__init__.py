@@ -1,15 +1,14 @@
 """Bytes: RESP, the handshake, connections and their lending."""
 
+from hatopo.connection._edge import Patience, WireOptions
 from hatopo.connection._lending import IDLE_CHECK, Care, NodePool, survive_fork
 from hatopo.connection._resp import MAX_REPLY_BYTES, chunks, split_name
 from hatopo.connection._wire import (
     COMPLETE,
     Connection,
-    Patience,
     SSLConnection,
     UnixDomainSocketConnection,
     Wire,
-    WireOptions,
 )
 
 __all__ = [

@@ -20,7 +20,8 @@ from time import monotonic
 from typing import Protocol
 
 from hatopo.address import Address
-from hatopo.connection._wire import Patience, Wire
+from hatopo.connection._edge import Patience
+from hatopo.connection._wire import Wire
 from hatopo.errors import DialError, NotSentError, PoolExhaustedError, ReplyLostError, ReplyTimeoutError
 
 IDLE_CHECK = 0.5

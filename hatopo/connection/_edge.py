@@ -1,0 +1,82 @@
+"""What a connection is told: by hatopo as values, by redis-py as the attributes and methods that it inherits.
+
+Says which part of redis-py's connections is used, so that the rest of the room can be typed. Holds no behaviour.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from time import monotonic
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from hatopo.address import Address
+from hatopo.connection._resp import MAX_REPLY_BYTES, EncoderLike
+
+
+class Patience(NamedTuple):
+    """How long to wait for bytes.
+
+    Attributes:
+        silence: seconds without a single byte.
+        deadline: the moment (monotonic clock) at which waiting ends, whatever comes.
+    """
+
+    silence: float
+    deadline: float = float("inf")
+
+    def until(self, spent: float = 0.0) -> float:
+        """The moment at which the next byte must have come, when `spent` seconds were waited already."""
+        return min(self.deadline, monotonic() + self.silence - spent)
+
+
+@dataclass(frozen=True, slots=True)
+class WireOptions:
+    """What redis-py's connections do not know.
+
+    Attributes:
+        address: the node, for messages.
+        expect_role: "master" if the node must say so itself in the handshake, or "".
+        insist_protocol: RESP3 was chosen by name: no falling back to RESP2.
+        max_reply_bytes: a larger reply is refused.
+        on_silence: called by the reader after each `SLICE` of silence.
+    """
+
+    address: Address
+    expect_role: str = ""
+    insist_protocol: bool = False
+    max_reply_bytes: int = MAX_REPLY_BYTES
+    on_silence: Callable[[], None] | None = None
+
+
+if TYPE_CHECKING:
+
+    class RedisPart:
+        """What is used of redis-py's connection."""
+
+        _connect: Callable[[], Any]
+        _connect_callbacks: list[Any]
+        _parser: Any
+        _sock: Any
+        client_name: str | None
+        credential_provider: Any
+        db: int | None
+        encoder: EncoderLike
+        handshake_metadata: Any
+        host: str
+        password: str | None
+        port: int
+        protocol: int | str
+        redis_connect_func: Callable[[Any], None] | None
+        socket_connect_timeout: float | None
+        socket_timeout: float | None
+        username: str | None
+
+        def __init__(self, **kwargs: Any) -> None: ...
+        def disconnect(self, *args: Any, **kwargs: Any) -> None: ...
+        def read_response(self, *args: Any, **kwargs: Any) -> Any: ...
+        @property
+        def is_connected(self) -> bool: ...
+
+else:
+    RedisPart = object
