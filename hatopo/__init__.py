@@ -9,6 +9,7 @@ The map: `topology` knows what nodes there are, `routing` where a command goes a
 
 from hatopo.address import Address
 from hatopo.client import (
+    ClientOptions,
     ConnectionPool,
     HatopoOptions,
     Pipeline,
@@ -45,6 +46,7 @@ __all__ = [
     "AmbiguousResultError",
     "AmbiguousTimeoutError",
     "CallError",
+    "ClientOptions",
     "ConnectionPool",
     "ConnectionStateError",
     "HatopoError",

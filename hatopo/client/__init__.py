@@ -1,7 +1,7 @@
 """The redis-py face: the client, its pipeline, pub/sub and pool, and the loop that drives calls."""
 
 from hatopo.client._factories import from_url, sentinel, standalone
-from hatopo.client._options import HatopoOptions
+from hatopo.client._keywords import ClientOptions, HatopoOptions
 from hatopo.client._pipeline import Pipeline
 from hatopo.client._pool import ConnectionPool
 from hatopo.client._pubsub import PubSub
@@ -10,6 +10,7 @@ from hatopo.client._scopes import deadline
 from hatopo.client._scripts import Lock, Script
 
 __all__ = [
+    "ClientOptions",
     "ConnectionPool",
     "HatopoOptions",
     "Lock",

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hatopo.address import AddressLike, parse_addresses
 from hatopo.client._deployment import Deployment
+from hatopo.client._keywords import ClientOptions
 from hatopo.client._options import read_options
 from hatopo.client._pool import ConnectionPool
 from hatopo.client._redis import Redis
 from hatopo.client._sentinels import SentinelSource
 from hatopo.errors import OptionError
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
 SENTINEL_PORT = 26379
 _NOT_OURS = ("host", "port", "unix_socket_path")
 
 
-def standalone(host: str = "localhost", port: int = 6379, **options: Any) -> Redis:
+def standalone(host: str = "localhost", port: int = 6379, **options: Unpack[ClientOptions]) -> Redis:
     """A client for one server. Nothing is dialled before the first command.
 
     Args:
@@ -38,7 +42,7 @@ def sentinel(
     sentinel_username: str | None = None,
     sentinel_password: str | None = None,
     sentinel_kwargs: dict[str, Any] | None = None,
-    **options: Any,
+    **options: Unpack[ClientOptions],
 ) -> Redis:
     """A client for the master of a service that sentinels watch. Nothing is dialled before the first command.
 
@@ -69,7 +73,7 @@ def sentinel(
     return client
 
 
-def from_url(url: str, **options: Any) -> Redis:
+def from_url(url: str, **options: Unpack[ClientOptions]) -> Redis:
     """A client for `redis://`, `rediss://`, `unix://`, `valkey://` or `valkeys://`; the URL's options win.
 
     Args:

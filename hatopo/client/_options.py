@@ -11,7 +11,7 @@ import inspect
 import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypedDict
+from typing import Any
 from urllib.parse import parse_qs, urlsplit, urlunsplit
 
 import redis
@@ -21,6 +21,7 @@ from redis.exceptions import ClusterDownError, MasterDownError, TryAgainError
 from redis.retry import Retry
 
 from hatopo import errors
+from hatopo.client._keywords import HatopoOptions
 from hatopo.connection import (
     MAX_REPLY_BYTES,
     Care,
@@ -30,7 +31,7 @@ from hatopo.connection import (
     Wire,
 )
 from hatopo.errors import OptionError, UnknownOptionError
-from hatopo.routing import Policies, PolicyLike
+from hatopo.routing import Policies
 
 CONNECT_TIMEOUT = 1.5
 SOCKET_TIMEOUT = 5.0
@@ -48,33 +49,6 @@ REFUSED = {
     "connection_class": "the connection class follows from ssl= and unix_socket_path=",
 }
 """Keywords of redis-py that are refused, and why."""
-
-
-class HatopoOptions(TypedDict, total=False):
-    """hatopo's own keywords. Times are seconds.
-
-    Attributes:
-        retry_policy: which commands are sent again after their reply was lost: "safe" (default), "state",
-            "always", "never", or a mapping by command name.
-        failover_timeout: how long a call rides on after its first failure (15).
-        profile: sets `failover_timeout` by kind of application: "web" 2, "worker" 15, "batch" 60.
-        deadline: how long a whole call may take, or None (default).
-        max_waiting: how many calls may wait for a failover at once; more fail at once (10,000).
-        max_reply_bytes: larger replies are refused (512 MiB).
-        ping_after: idleness after which a connection is asked for a PING before use (30), or None.
-        max_idle_time: idleness after which a connection is replaced (None: never).
-        max_connection_age: age after which a connection is replaced, +-20 % (None: never).
-    """
-
-    retry_policy: PolicyLike
-    failover_timeout: float
-    profile: str
-    deadline: float | None
-    max_waiting: int
-    max_reply_bytes: int
-    ping_after: float | None
-    max_idle_time: float | None
-    max_connection_age: float | None
 
 
 OWN = frozenset(HatopoOptions.__annotations__)
@@ -98,6 +72,7 @@ _URL_PARSERS: Mapping[str, Callable[[str], object]] = {
     "ping_after": float,
     "max_idle_time": float,
     "max_connection_age": float,
+    "error_arguments": lambda value: value.lower() in ("1", "true", "yes"),
 }
 _CLIENT_ONLY = frozenset(
     {
