@@ -152,7 +152,8 @@ class BatchCall:
     When the connection fails underway, what was answered keeps its reply, what was never sent goes to the next
     connection, and what was sent without an answer is judged by its class: reads are sent again; writes are,
     too, if every unanswered write may be; else each unanswered write gets an AmbiguousResultError, because
-    sending one of them again behind the others could undo them.
+    sending one of them again behind the others could undo them. What a node refused is tried again together with
+    the reads behind it, so that the order stays; if a write behind it was executed, the refusal stands.
     """
 
     name = "PIPELINE"
@@ -209,17 +210,31 @@ class BatchCall:
 
     def _sort_out(self) -> Any:
         """Keeps final replies; returns the results, or an error if some commands must be tried again."""
-        again, why = [], None
-        for index, reply in zip(self._pending, self._replies, strict=False):
+        answered = self._pending[: len(self._replies)]
+        for index, reply in zip(answered, self._replies, strict=True):
             self._results[index] = reply
-            if isinstance(reply, Exception):
-                failure = failure_of(reply)
-                healable = failure.cause is not Cause.NO_SCRIPT or self._script(index) is not None
-                if failure.outcome is Outcome.NOT_EXECUTED and healable:
-                    again.append(index)
-                    why = why or reply
-        self._pending = again + self._pending[len(self._replies) :]
-        return self._results if why is None else why
+        again: list[int] = []  # refused, or a read behind a refused one: they are tried again in order
+        behind: list[int] = []  # reads, seen from the end
+        for index in reversed(answered):
+            if self._refused(index):
+                again = [index, *reversed(behind), *again]
+                behind = []
+            elif self._kind(index) is CommandClass.READ:
+                behind.append(index)
+            else:
+                break  # a write was executed: what stands before it cannot be executed in order any more
+        self._pending = again + self._pending[len(answered) :]
+        refusals = (self._results[index] for index in again if self._refused(index))
+        return next(refusals, self._results)
+
+    def _refused(self, index: int) -> bool:
+        """Whether a command got the answer that it was not executed, and may get a better one."""
+        result = self._results[index]
+        if not isinstance(result, Exception):
+            return False
+        failure = failure_of(result)
+        healable = failure.cause is not Cause.NO_SCRIPT or self._script(index) is not None
+        return failure.outcome is Outcome.NOT_EXECUTED and healable
 
     def salvage(self, error: Exception, policies: Policies) -> Any | None:
         sent = len(self._pending)

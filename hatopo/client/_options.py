@@ -12,7 +12,7 @@ import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import parse_qs, urlsplit, urlunsplit
+from urllib.parse import parse_qs, urlsplit
 
 import redis
 from redis import connection as redis_connection
@@ -188,7 +188,7 @@ def read_url(url: str, given: Mapping[str, Any]) -> dict[str, Any]:
     if scheme != "unix" and parts.path.strip("/") and not parts.path.strip("/").isdigit():
         raise OptionError(f"the path of the URL is the database number, not {parts.path!r}")
     try:
-        found = redis_connection.parse_url(urlunsplit(parts._replace(scheme=scheme)))
+        found = redis_connection.parse_url(scheme + url[len(parts.scheme) :])
     except ValueError as error:
         raise OptionError(str(error)) from None
     connection_class = found.pop("connection_class", None)

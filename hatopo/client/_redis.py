@@ -123,6 +123,8 @@ class Redis(redis.Redis):
         guard = HOT.get(args[0])
         if guard is None or self._warm or self.connection is not None or DEADLINE.get() is not None:
             return self._call(args, options)
+        if NEVER_DECODE in options:
+            return self._call(args, options)
         pool = self._deployment.sole
         try:
             connection = pool.idle.pop()  # type: ignore[union-attr]  # None while no master is known
@@ -319,8 +321,12 @@ class Redis(redis.Redis):
 
     def close(self) -> None:
         """Closes the connections. A clone (`using`) has none to close. A later call opens new ones."""
-        if getattr(self, "_lent_from", None) is None or self._single_connection_client:
-            super().close()
+        if getattr(self, "_lent_from", None) is not None and not self._single_connection_client:
+            return
+        pinned = getattr(self, "connection", None)
+        if pinned is not None:
+            pinned.disconnect()  # nobody knows what state its commands have left it in
+        super().close()
 
 
 class _Pinned:

@@ -173,7 +173,7 @@ class NodePool:
 
     def give_back(self, connection: Wire) -> None:
         """Takes back a connection whose replies have all been read."""
-        if connection.generation != self.generation or not connection.is_connected or connection.tainted:
+        if connection.generation != self.generation or not connection.is_connected or connection.owed:
             self.discard(connection)
             return
         now = monotonic()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import select
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from time import monotonic
 from typing import Any
 
@@ -31,6 +31,7 @@ SLICE = 0.5
 COMPLETE = frozenset({bytes, str, int, list, type(None), dict, float, bool, set, tuple})
 """Types of a whole reply that needs no second look: no error, no push, not the sign for "more bytes needed"."""
 _RETIRED = -1
+_UNKNOWN = 1_000_000  # more than anybody reads: such a connection is not used again
 _TLS_RECORD = 16384
 
 
@@ -44,7 +45,8 @@ class Wire(RedisPart):
         self.check_at = 0.0  # from this moment on it is checked before use; written by whoever holds it
         self.renew_at = float("inf")  # from this moment on it is replaced before use
         self.dial_by = float("inf")  # the moment at which a dial must have ended; set by who dials
-        self.tainted = False  # foreign code left a reply unread
+        self.owed = 0  # replies that foreign code has not read
+        self._packed = _UNKNOWN  # commands in what foreign code packed last
         self.role = ""  # what the node said in the handshake
         self._reader: Any = None  # hiredis'; None while not connected
         self._dial_end = float("inf")  # of the dial under way
@@ -115,7 +117,7 @@ class Wire(RedisPart):
 
     def _open(self) -> None:
         address = self.wire.address
-        self.tainted = False
+        self.owed = 0
         limit = self.socket_connect_timeout
         self._dial_end = min(self.dial_by, float("inf") if limit is None else monotonic() + limit)
         try:
@@ -332,7 +334,7 @@ class Wire(RedisPart):
     def clean(self) -> bool:
         """Whether it can take a command: not ended, and no stray reply waits in it. Reads waiting pushes."""
         sock, reader = self._sock, self._reader
-        if sock is None or reader is None or self.tainted:
+        if sock is None or reader is None or self.owed:
             return False
         if self._poller is not None and not self._poller.poll(0) and not reader.has_data() and not _pending(sock):
             return True
@@ -366,15 +368,39 @@ class Wire(RedisPart):
         if self._sock is not None:
             self._sock.settimeout(self._slice)
 
+    # redis-py's own methods, for foreign code, with the count of the replies that are owed.
+
+    def pack_command(self, *args: Any) -> Any:
+        """redis-py's."""
+        self._packed = 1
+        return super().pack_command(*args)
+
+    def pack_commands(self, commands: Iterable[Any]) -> Any:
+        """redis-py's."""
+        listed = list(commands)
+        packed = super().pack_commands(listed)
+        self._packed = len(listed)
+        return packed
+
+    def send_command(self, *args: Any, **kwargs: Any) -> None:
+        """redis-py's."""
+        self.send_packed_command(self.pack_command(*args), check_health=kwargs.get("check_health", True))
+
+    def send_packed_command(self, command: Any, check_health: bool = True) -> None:
+        """redis-py's."""
+        count, self._packed = self._packed, _UNKNOWN
+        super().send_packed_command(command, check_health)
+        self.owed += count
+
     def read_response(self, *args: Any, **kwargs: Any) -> Any:
-        """redis-py's own reading, which notes when a reply stays unread."""
+        """redis-py's."""
         try:
-            return super().read_response(*args, **kwargs)
+            reply = super().read_response(*args, **kwargs)
         except rx.ResponseError:
+            self.owed -= 1
             raise
-        except BaseException:
-            self.tainted = True
-            raise
+        self.owed -= 1
+        return reply
 
     def move_to(self, other: Wire) -> None:
         """Takes over the target of `other`, an unconnected connection: the next `connect` dials it."""
