@@ -72,7 +72,7 @@ def split_name(name: object) -> list[bytes]:
 def _argument(value: object, encode: Callable[[object], bytes | bytearray | memoryview]) -> bytes:
     if isinstance(value, int) and type(value) is not int and not isinstance(value, bool):
         value = int(value)  # an IntEnum is its number, whatever its repr says
-    return bytes(encode(value))
+    return bytes(value if isinstance(value, bytearray) else encode(value))
 
 
 def chunks(commands: Iterable[tuple[object, ...]], pack: Pack, size: int) -> Iterable[tuple[int, bytes]]:

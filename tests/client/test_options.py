@@ -85,7 +85,7 @@ def test_wrong_urls(url: str, says: str) -> None:
     [
         ("redis://u:p@db:7000/3", {"host": "db", "port": 7000, "db": 3, "username": "u", "password": "p"}),
         ("valkey://db?db=4", {"host": "db", "db": 4}),
-        ("redis://db?decode_responses=True&protocol=3", {"decode_responses": "True", "protocol": 3}),
+        ("redis://db?decode_responses=True&max_connections=3", {"decode_responses": "True"}),
         ("unix:///tmp/redis.sock?db=2", {"path": "/tmp/redis.sock", "db": 2}),
         ("redis://db?failover_timeout=2&socket_timeout=0.5", {"socket_timeout": 0.5}),
     ],
