@@ -47,6 +47,7 @@ log = logging.getLogger("hatopo.topology")
 
 REFRESH_GAP = 0.1
 """Seconds between two rounds of discovery."""
+ROUND_PATIENCE = 5.0
 SILENCE_GAP = 1.0
 """Seconds between two rounds that were asked for because a node is silent."""
 WARN_AFTER, WARN_GAP = 1.0, 10.0
@@ -109,7 +110,7 @@ class Deployment:
         self._changes = 0  # counts what waiting calls wait for: new views, nodes that answer again; under _lock
         self._waiting = 0  # calls that wait; under _lock
         self._refreshed = float("-inf")  # when the last round ended; under _lock
-        self._refreshing = False  # under _lock
+        self._refreshing = float("-inf")  # when the round under way began; under _lock
         self._missing: NotFound | None = None  # what the last round brought instead of a topology
         self._warned = float("-inf")
         survive_fork(self)
@@ -175,9 +176,11 @@ class Deployment:
     def _refresh(self) -> None:
         """One round of discovery, unless one is under way or has just ended."""
         with self._lock:
-            if self._source is None or self._refreshing or monotonic() - self._refreshed < REFRESH_GAP:
+            now = monotonic()
+            under_way = now - self._refreshing < ROUND_PATIENCE  # an interrupted round must not count for ever
+            if self._source is None or under_way or now - self._refreshed < REFRESH_GAP:
                 return
-            self._refreshing = True
+            self._refreshing = now
         try:
             found = self._source.find()
             if isinstance(found, Topology):
@@ -187,7 +190,7 @@ class Deployment:
                 self._missing = found
         finally:
             with self._lock:
-                self._refreshing = False
+                self._refreshing = float("-inf")
                 self._refreshed = monotonic()
                 self._changed.notify_all()
 
@@ -386,7 +389,7 @@ class Deployment:
     def after_fork(self) -> None:
         """In a forked child nobody else waits or refreshes."""
         self._make_locks()
-        self._waiting, self._refreshing = 0, False
+        self._waiting, self._refreshing = 0, float("-inf")
 
 
 def _weakly(me: weakref.ref[Deployment], method: Callable[[Deployment], None]) -> Callable[[], None]:

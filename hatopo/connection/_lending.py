@@ -28,6 +28,7 @@ IDLE_CHECK = 0.5
 """Seconds of idleness after which a connection is checked for its end before use."""
 PING_PATIENCE = Patience(1.0)
 DIAL_BACKOFF, DIAL_BACKOFF_MAX = 0.1, 2.0
+DIAL_PATIENCE = 10.0
 _WAIT_SLICE = 0.5
 
 
@@ -78,21 +79,21 @@ class DialGate:
         self._rng = rng
         self._failures = 0
         self._next = 0.0
-        self._dialling = False
+        self._dialling = 0.0  # until when nobody else dials; an interrupted dialler must not hold the gate for ever
 
     def enter(self, now: float) -> bool:
         """Whether the caller may dial now; if so, it must call `succeeded` or `failed`."""
         if self.error is None:
             return True
-        if self._dialling or now < self._next:
+        if now < self._dialling or now < self._next:
             return False
-        self._dialling = True
+        self._dialling = now + DIAL_PATIENCE
         return True
 
     def succeeded(self) -> bool:
         """The node answers; whether that is news."""
         news, self.error = self.error is not None, None
-        self._failures, self._dialling = 0, False
+        self._failures, self._dialling = 0, 0.0
         return news
 
     def failed(self, error: Exception, now: float) -> None:
@@ -100,7 +101,7 @@ class DialGate:
         pause = min(DIAL_BACKOFF_MAX, DIAL_BACKOFF * 2.0 ** min(self._failures, 8))
         self._failures += 1
         self._next = now + pause * self._rng.uniform(0.8, 1.2)
-        self.error, self._dialling = error, False
+        self.error, self._dialling = error, 0.0
 
 
 class NodePool:

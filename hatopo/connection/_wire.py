@@ -332,12 +332,22 @@ class Wire(RedisPart):
     # ------------------------------------------------------------------ the state of a connection
 
     def clean(self) -> bool:
-        """Whether it can take a command: not ended, and no stray reply waits in it. Reads waiting pushes."""
+        """Whether it can take a command: not ended, and no stray reply waits in it. Reads waiting pushes.
+
+        Once it is not clean it stays so, until it is connected again.
+        """
         sock, reader = self._sock, self._reader
         if sock is None or reader is None or self.owed:
             return False
         if self._poller is not None and not self._poller.poll(0) and not reader.has_data() and not _pending(sock):
             return True
+        if self._only_pushes(sock, reader):
+            return True
+        self.owed = _UNKNOWN
+        return False
+
+    def _only_pushes(self, sock: Any, reader: Any) -> bool:
+        """Whether all that can be read now are whole pushes."""
         try:
             sock.settimeout(0)
             while True:
