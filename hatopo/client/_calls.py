@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypeAlias
 import redis.exceptions as rx
 
 from hatopo.client._outcome import ambiguous
-from hatopo.connection import Patience, Wire, chunks, split_name
+from hatopo.connection import COMPLETE, Patience, Wire, chunks, split_name
 from hatopo.errors import NotSentError
 from hatopo.routing import (
     Cause,
@@ -200,7 +200,7 @@ class BatchCall:
             self._sending = count
             connection.send(data, patience)
             self._sent += count
-        if any(NEVER_DECODE in commands[index][1] for index in self._pending):
+        if [None for index in self._pending if NEVER_DECODE in commands[index][1]]:
             for index in self._pending:
                 decode = NEVER_DECODE not in commands[index][1]
                 connection.read_into(self._replies, 1, patience, decode=decode)
@@ -210,6 +210,9 @@ class BatchCall:
 
     def _sort_out(self) -> Any:
         """Keeps final replies; returns the results, or an error if some commands must be tried again."""
+        if len(self._replies) == len(self._commands) and COMPLETE.issuperset(map(type, self._replies)):
+            self._pending, self._results = [], self._replies  # the usual case: all answered, no error among them
+            return self._results
         answered = self._pending[: len(self._replies)]
         for index, reply in zip(answered, self._replies, strict=True):
             self._results[index] = reply

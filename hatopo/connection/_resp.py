@@ -38,20 +38,19 @@ def make_pack(encoder: EncoderLike) -> Pack:
 
     It raises `redis.DataError` for a type that Redis has no form for (bool, None, a list ...).
     """
-    if encoder.encoding.lower().replace("-", "").replace("_", "") == "utf8" and encoder.encoding_errors == "strict":
-        return lambda args: pack_utf8(args, encoder.encode)
-    return lambda args: pack_encoded(args, encoder.encode)
+    encode = encoder.encode
 
-
-def pack_utf8(args: tuple[object, ...], encode: Callable[[object], bytes | bytearray | memoryview]) -> bytes:
-    """Packs with hiredis where it can do it right."""
-    name = args[0]
-    if type(name) is str and " " not in name and memoryview not in map(type, args):
+    def pack(args: tuple[object, ...]) -> bytes:
         try:
-            return pack_command(args)
+            if " " not in args[0] and memoryview not in map(type, args):  # type: ignore[operator]
+                return pack_command(args)
         except TypeError:
-            pass  # a type that hiredis refuses: the encoder decides
-    return pack_encoded(args, encode)
+            pass  # a name in bytes, or a type that hiredis refuses: the encoder decides
+        return pack_encoded(args, encode)
+
+    if encoder.encoding.lower() in ("utf-8", "utf8") and encoder.encoding_errors == "strict":
+        return pack
+    return lambda args: pack_encoded(args, encode)
 
 
 def pack_encoded(args: tuple[object, ...], encode: Callable[[object], bytes | bytearray | memoryview]) -> bytes:
