@@ -258,6 +258,18 @@ class BatchCall:
         self._pending = [*again, *unsent]
         return None if self._pending else self._results
 
+    def settle(self, error: Exception) -> list[Any]:
+        """The results when the rest cannot be had because of `error`: what was answered keeps its reply.
+
+        Raises:
+            error: nothing has a result.
+        """
+        if len(self._pending) == len(self._commands):
+            raise error
+        for index in self._pending:
+            self._results[index] = error
+        return self._results
+
     def _may_repeat(self, index: int, policies: Policies) -> bool:
         return policies.of_command(self._facts_of(index).name).repeats(self._kind(index))
 

@@ -25,10 +25,11 @@ from hatopo.address import Address
 from hatopo.client._calls import Call, Script
 from hatopo.client._options import Options
 from hatopo.client._outcome import final_error
-from hatopo.connection import NodePool, Patience, Wire, WireOptions, survive_fork
+from hatopo.connection import NodePool, Patience, Waiters, Wire, WireOptions, survive_fork
 from hatopo.routing import (
     Attempt,
     Cause,
+    CommandClass,
     Failure,
     GiveUp,
     Limits,
@@ -50,6 +51,7 @@ REFRESH_GAP = 0.1
 ROUND_PATIENCE = 5.0
 SILENCE_GAP = 1.0
 """Seconds between two rounds that were asked for because a node is silent."""
+_UNSAFE = (CommandClass.STATE_STABLE, CommandClass.NON_IDEMPOTENT)
 WARN_AFTER, WARN_GAP = 1.0, 10.0
 _FOREIGN = frozenset({"retry", "retry_on_error", "retry_on_timeout", "event_dispatcher"})
 """Keywords that stay visible in `connection_kwargs` but must not make connections retry on their own."""
@@ -119,7 +121,7 @@ class Deployment:
 
     def _make_locks(self) -> None:
         self._lock = threading.RLock()
-        self._changed = threading.Condition(self._lock)
+        self._sleepers = Waiters()  # calls that wait for a change
 
     # ------------------------------------------------------------------ topology
 
@@ -192,12 +194,11 @@ class Deployment:
             with self._lock:
                 self._refreshing = float("-inf")
                 self._refreshed = monotonic()
-                self._changed.notify_all()
 
     def _note_change(self) -> None:
         with self._lock:
             self._changes += 1
-            self._changed.notify_all()
+        self._sleepers.wake_all()
 
     # ------------------------------------------------------------------ lending
 
@@ -219,8 +220,8 @@ class Deployment:
         return pool
 
     def lend(self, call: Call, until: float) -> Wire:
-        """A connection to the node that a call goes to."""
-        return self.pool_for(call).lend(until)
+        """A connection to the node that a call goes to; checked, if losing the call would be an error."""
+        return self.pool_for(call).lend(until, check=call.kind() in _UNSAFE)
 
     def give_back(self, connection: Wire) -> None:
         """Takes back a connection that it has lent."""
@@ -343,12 +344,10 @@ class Deployment:
 
     def _wait(self, seen: int, until: float) -> None:
         """Sleeps until `until`, or until something has changed since `seen`."""
-        with self._lock:
-            while self._changes == seen:
-                left = until - monotonic()
-                if left <= 0:
-                    return
-                self._changed.wait(left)
+        left = until - monotonic()
+        while left > 0 and self._changes == seen:
+            self._sleepers.sleep(left, lambda: self._changes != seen)
+            left = until - monotonic()
 
     @contextmanager
     def _counted(self, call: Call) -> Generator[None]:

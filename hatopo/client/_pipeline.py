@@ -95,7 +95,11 @@ class PipelineCore:
         for args, _ in commands:
             if args[0] in _REFUSED:
                 raise state_error(str(args[0]))
-        results = self._run(BatchCall(commands, self._deployment.scripts))
+        call = BatchCall(commands, self._deployment.scripts)
+        try:
+            results = self._run(call)
+        except rx.RedisError as error:
+            results = call.settle(error)
         callbacks, find = self.response_callbacks, dict.get
         replies: list[Any] = []
         first_error: Exception | None = None

@@ -27,7 +27,7 @@ from hatopo.client._pool import ConnectionPool
 from hatopo.client._pubsub import PubSub
 from hatopo.client._scopes import DEADLINE, end_of
 from hatopo.client._scripts import Lock, Script
-from hatopo.connection import IDLE_CHECK, Wire
+from hatopo.connection import IDLE_CHECK, PLAIN, Wire
 from hatopo.errors import NodeError, OptionError
 from hatopo.routing import FACTS, CommandClass, PolicyLike, facts_of
 from hatopo.topology import Topology, one_node
@@ -141,23 +141,21 @@ class Redis(redis.Redis):
             return self._call(args, options)
         failed = None
         try:
-            packed = None if memoryview in map(type, args) else pack_command(args)  # hiredis gets strides wrong
-        except TypeError:
-            packed = None
-        if packed is None:
+            reply = connection.call(pack_command(args) if PLAIN.issuperset(map(type, args)) else connection.pack(args))
+        except rx.DataError:  # a type that Redis has no form for: nothing was sent
             pool.give_back(connection)  # type: ignore[union-attr]
-            return self._call(args, options)
-        try:
-            reply = connection.call(packed)
-        except NodeError as error:
+            raise
+        except BaseException as error:
+            pool.discard(connection)  # type: ignore[union-attr]
+            if not isinstance(error, NodeError):
+                raise
             failed = error
         if failed is not None:
-            pool.discard(connection)  # type: ignore[union-attr]
             return self._call(args, options, failed=failed, started=now)
         connection.check_at = now + IDLE_CHECK if now < connection.renew_at else 0.0
         pool.idle.append(connection)  # type: ignore[union-attr]
         if pool.waiting:  # type: ignore[union-attr]
-            pool.wake()  # type: ignore[union-attr]
+            pool.waiting.wake_one()  # type: ignore[union-attr]
         if options or isinstance(reply, Exception):
             return self._digest(args, options, reply, now)
         callback = dict.get(self.response_callbacks, args[0])

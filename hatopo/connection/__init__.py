@@ -2,7 +2,8 @@
 
 from hatopo.connection._edge import Patience, WireOptions
 from hatopo.connection._lending import IDLE_CHECK, Care, NodePool, survive_fork
-from hatopo.connection._resp import MAX_REPLY_BYTES, chunks, split_name
+from hatopo.connection._resp import MAX_REPLY_BYTES, PLAIN, chunks, split_name
+from hatopo.connection._waiters import Waiters
 from hatopo.connection._wire import (
     COMPLETE,
     Connection,
@@ -15,12 +16,14 @@ __all__ = [
     "COMPLETE",
     "IDLE_CHECK",
     "MAX_REPLY_BYTES",
+    "PLAIN",
     "Care",
     "Connection",
     "NodePool",
     "Patience",
     "SSLConnection",
     "UnixDomainSocketConnection",
+    "Waiters",
     "Wire",
     "WireOptions",
     "chunks",

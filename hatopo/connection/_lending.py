@@ -21,6 +21,7 @@ from typing import Protocol
 
 from hatopo.address import Address
 from hatopo.connection._edge import Patience
+from hatopo.connection._waiters import Waiters
 from hatopo.connection._wire import Wire
 from hatopo.errors import DialError, NotSentError, PoolExhaustedError, ReplyLostError, ReplyTimeoutError
 
@@ -127,7 +128,6 @@ class NodePool:
     ) -> None:
         self.address = address
         self.idle: deque[Wire] = deque()  # appended and popped by any thread, without the lock
-        self.waiting = 0  # callers who wait for a connection; written under the lock
         self.generation = 1  # written under the lock; connections of another generation are not used again
         self.dials = 0  # for stats; written under the lock
         self.max_connections = max_connections
@@ -141,22 +141,24 @@ class NodePool:
         survive_fork(self)
 
     def _make_locks(self) -> None:
-        # "with" takes the lock itself, never the condition: an exception from a signal that arises inside the
-        # condition's __enter__, which is written in Python, would leave the lock taken for ever.
         self._lock = threading.Lock()
-        self._freed = threading.Condition(self._lock)
+        self.waiting = Waiters()  # callers who wait for a connection
 
     # ------------------------------------------------------------------ lending
 
-    def lend(self, until: float) -> Wire:
-        """A connected, checked connection. It belongs to the caller until `give_back` or `discard`.
+    def lend(self, until: float, *, check: bool = False) -> Wire:
+        """A connected connection. It belongs to the caller until `give_back` or `discard`.
+
+        Args:
+            until: the moment at which waiting ends.
+            check: make sure that it has not ended, even if it was used just now.
 
         Raises:
             DialError (and what `Wire.connect` raises): no connection could be made.
             PoolExhaustedError: all are in use, and none came back by `until`.
         """
         while True:
-            connection = self._take_idle(monotonic())
+            connection = self._take_idle(monotonic(), check)
             if connection is not None:
                 return connection
             connection = self._admit(until)
@@ -181,19 +183,14 @@ class NodePool:
         connection.check_at = now + IDLE_CHECK if now < connection.renew_at else 0.0
         self.idle.append(connection)
         if self.waiting:
-            self.wake()
+            self.waiting.wake_one()
 
     def discard(self, connection: Wire) -> None:
         """Closes a lent connection and forgets it."""
         connection.disconnect()
         with self._lock:
             self._members.discard(connection)
-            self._freed.notify()
-
-    def wake(self) -> None:
-        """Lets a waiting caller look again."""
-        with self._lock:
-            self._freed.notify()
+        self.waiting.wake_one()
 
     def redial(self, connection: Wire, until: float) -> None:
         """Connects somebody's connection, which has ended, to this node.
@@ -219,13 +216,14 @@ class NodePool:
         connection.home = weakref.ref(self)
         self._members.add(connection)
 
-    def _take_idle(self, now: float) -> Wire | None:
+    def _take_idle(self, now: float, check: bool) -> Wire | None:
         while True:
             try:
                 connection = self.idle.pop()
             except IndexError:
                 return None
-            if now < connection.check_at and connection.generation == self.generation:
+            fresh = now < connection.check_at and connection.generation == self.generation
+            if fresh and (not check or connection.clean()):
                 return connection
             if self.fit(connection, now):
                 return connection
@@ -250,29 +248,24 @@ class NodePool:
         with self._lock:
             if self.idle:
                 return None
-            now = monotonic()
-            if len(self._members) >= self.max_connections:
-                self._wait(until, now)
-                return None
-            if not self._gate.enter(now):
-                raise self._not_answering()
-            connection = self._make(self.address)
-            self._count_in(connection)
-            self.dials += 1
-            return connection
+            if len(self._members) < self.max_connections:
+                if not self._gate.enter(monotonic()):
+                    raise self._not_answering()
+                connection = self._make(self.address)
+                self._count_in(connection)
+                self.dials += 1
+                return connection
+        self._wait(until)
+        return None
 
-    def _wait(self, until: float, now: float) -> None:
-        if now >= until:
+    def _wait(self, until: float) -> None:
+        left = until - monotonic()
+        if left <= 0:
             raise PoolExhaustedError(
                 f"all {self.max_connections} connections to {self.address} are in use: raise max_connections, "
                 "or look for callers that keep one (pub/sub, blocking commands, pipelines with WATCH)"
             )
-        self.waiting += 1
-        try:
-            if not self.idle:
-                self._freed.wait(min(until - now, _WAIT_SLICE))
-        finally:
-            self.waiting -= 1
+        self.waiting.sleep(min(left, _WAIT_SLICE), lambda: self.idle or len(self._members) < self.max_connections)
 
     def _dial(self, connection: Wire, until: float) -> Wire:
         connection.dial_by = until
@@ -287,7 +280,7 @@ class NodePool:
                     self._gate.succeeded()  # it does answer, if only to turn us away
                 else:
                     self._gate.failed(DialError(f"the dial to {self.address} was interrupted", self.address), 0.0)
-                self._freed.notify()
+            self.waiting.wake_one()
             raise
         now = monotonic()
         connection.check_at = now + IDLE_CHECK
@@ -343,7 +336,6 @@ class NodePool:
         """In a forked child: the parent's connections are closed without a word, locks are new."""
         self._make_locks()
         self._gate = DialGate(self._rng)
-        self.waiting = 0
         self.idle.clear()
         members, self._members = list(self._members), weakref.WeakSet()
         for connection in members:

@@ -1,7 +1,8 @@
 """Commands into bytes, and what a reply may announce. Knows nothing of sockets.
 
-hiredis packs what it can; what it refuses or would get wrong (other encodings, strided memoryviews, bytearray,
-subclasses of int) goes through redis-py's encoder.
+hiredis packs str and bytes. What it refuses or gets wrong goes through redis-py's encoder first: other encodings,
+strided memoryviews, bytearray, subclasses of int, and int itself: while Python writes a number out it may run a
+signal handler, and hiredis does not survive an exception from that.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import redis
 
 from hatopo.errors import ProtocolError
 
+PLAIN = frozenset({str, bytes})
+"""Types of arguments that hiredis packs safely."""
 MAX_REPLY_BYTES = 512 * 1024 * 1024
 _SMALLEST_ELEMENT = 3  # "_\r\n"
 _BULK, _AGGREGATE = (b"$", b"=", b"!"), (b"*", b"%", b"~", b">")
@@ -41,22 +44,19 @@ def make_pack(encoder: EncoderLike) -> Pack:
     encode = encoder.encode
 
     def pack(args: tuple[object, ...]) -> bytes:
-        try:
-            if " " not in args[0] and memoryview not in map(type, args):  # type: ignore[operator]
-                return pack_command(args)
-        except TypeError:
-            pass  # a name in bytes, or a type that hiredis refuses: the encoder decides
+        if PLAIN.issuperset(map(type, args)) and type(args[0]) is str and " " not in args[0]:
+            return pack_command(args)
         return pack_encoded(args, encode)
 
     if encoder.encoding.lower() in ("utf-8", "utf8") and encoder.encoding_errors == "strict":
         return pack
-    return lambda args: pack_encoded(args, encode)
+    return lambda args: pack_command((*split_name(args[0]), *[_argument(value, encode) for value in args[1:]]))
 
 
 def pack_encoded(args: tuple[object, ...], encode: Callable[[object], bytes | bytearray | memoryview]) -> bytes:
     """Packs with redis-py's encoder. The words of a joined name ("CONFIG GET") become arguments."""
     words = split_name(args[0])
-    return pack_command((*words, *(_argument(value, encode) for value in args[1:])))
+    return pack_command((*words, *[value if type(value) in PLAIN else _argument(value, encode) for value in args[1:]]))
 
 
 def split_name(name: object) -> list[bytes]:

@@ -325,9 +325,12 @@ class Wire(RedisPart):
         """Closes the connection and raises what `error` means."""
         self.disconnect()
         meaning = call_error(error, self.wire.address, sent=sent, partly=partly)
-        if meaning is error:
-            raise error
-        raise meaning from error
+        try:
+            if meaning is error:
+                raise error
+            raise meaning from error
+        finally:
+            del error, meaning  # a frame that an exception holds must not hold the exception
 
     # ------------------------------------------------------------------ the state of a connection
 

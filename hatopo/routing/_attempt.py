@@ -26,7 +26,7 @@ from hatopo.routing._failure import Cause, Failure, Outcome
 REPEAT_WINDOW = 5.0
 """Seconds in which a write may be sent again: later it might overwrite what others wrote since."""
 WAIT_MIN, WAIT_MAX = 0.010, 0.300
-RETRY_COST, RETRY_REFILL = 5.0, 50.0
+RETRY_COST, RETRY_REFILL = 5.0, 500.0
 
 
 class RetryPolicy(enum.Enum):
@@ -93,7 +93,7 @@ def _policy(value: RetryPolicy | str) -> RetryPolicy:
 class RetryBudget:
     """Bounds how many commands are sent again, so that retries never become a storm.
 
-    A bucket of `capacity` tokens; sending a command again costs 5, 50 come back each second. Waiting, and
+    A bucket of `capacity` tokens; sending a command again costs 5, 500 come back each second. Waiting, and
     trying what was never executed, is free. Written by any thread without a lock: a lost update costs a token.
     """
 

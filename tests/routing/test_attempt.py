@@ -133,7 +133,7 @@ def test_never_means_not_even_what_was_not_executed() -> None:
 def test_the_budget_stops_a_storm_and_refills() -> None:
     budget = RetryBudget(500, 0.0)
     assert [budget.take(0.0) for _ in range(101)] == [True] * 100 + [False]
-    assert [budget.take(1.0) for _ in range(11)] == [True] * 10 + [False]  # 50 tokens a second
+    assert [budget.take(0.1) for _ in range(11)] == [True] * 10 + [False]  # 500 tokens a second
     assert [budget.take(1000.0) for _ in range(101)] == [True] * 100 + [False]  # never more than its capacity
 
 
