@@ -34,6 +34,7 @@ NEVER_DECODE = "NEVER_DECODE"  # redis-py's option for replies that are binary, 
 BLOCKING_GRACE = 1.0
 """Seconds that a blocking command's reply may come after the server's own timeout."""
 CHUNK = 65536
+SAFE = (CommandClass.READ, CommandClass.REPEATABLE)
 Command: TypeAlias = "tuple[tuple[Any, ...], dict[str, Any]]"
 Scripts: TypeAlias = "Mapping[str, Script]"
 
@@ -50,6 +51,10 @@ class Call(Protocol):
     """What the driver needs of a call."""
 
     name: str
+
+    @property
+    def delicate(self) -> bool:
+        """Whether a lost reply may be an error, so that its connection is to be checked before use."""
 
     def kind(self) -> CommandClass:
         """The class of what is still to be done."""
@@ -112,6 +117,10 @@ class SingleCall:
         self._blocks_until = None if seconds is None else monotonic() + (seconds or float("inf"))
         self._tries = 0
 
+    @property
+    def delicate(self) -> bool:
+        return self._facts.kind not in SAFE
+
     def kind(self) -> CommandClass:
         return self._kind or kind_of(self._args, self._facts, self._scripts)
 
@@ -157,6 +166,7 @@ class BatchCall:
     """
 
     name = "PIPELINE"
+    delicate = True
 
     def __init__(self, commands: Sequence[Command], scripts: Scripts) -> None:
         self._commands = commands
@@ -295,6 +305,7 @@ class TransactionCall:
     """
 
     name = "EXEC"
+    delicate = True
 
     def __init__(self, commands: Sequence[tuple[Any, ...]]) -> None:
         self._commands = commands

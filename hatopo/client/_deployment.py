@@ -29,7 +29,6 @@ from hatopo.connection import NodePool, Patience, Waiters, Wire, WireOptions, su
 from hatopo.routing import (
     Attempt,
     Cause,
-    CommandClass,
     Failure,
     GiveUp,
     Limits,
@@ -51,7 +50,6 @@ REFRESH_GAP = 0.1
 ROUND_PATIENCE = 5.0
 SILENCE_GAP = 1.0
 """Seconds between two rounds that were asked for because a node is silent."""
-_UNSAFE = (CommandClass.STATE_STABLE, CommandClass.NON_IDEMPOTENT)
 WARN_AFTER, WARN_GAP = 1.0, 10.0
 _FOREIGN = frozenset({"retry", "retry_on_error", "retry_on_timeout", "event_dispatcher"})
 """Keywords that stay visible in `connection_kwargs` but must not make connections retry on their own."""
@@ -221,7 +219,7 @@ class Deployment:
 
     def lend(self, call: Call, until: float) -> Wire:
         """A connection to the node that a call goes to; checked, if losing the call would be an error."""
-        return self.pool_for(call).lend(until, check=call.kind() in _UNSAFE)
+        return self.pool_for(call).lend(until, check=call.delicate)
 
     def give_back(self, connection: Wire) -> None:
         """Takes back a connection that it has lent."""

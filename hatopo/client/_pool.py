@@ -24,6 +24,7 @@ class Borrow:
     """The call that only wants a connection."""
 
     name = "connecting"
+    delicate = False
 
     def kind(self) -> CommandClass:
         return CommandClass.READ

@@ -18,7 +18,7 @@ from hiredis import pack_command
 
 from hatopo.address import Address
 from hatopo.client import _calls
-from hatopo.client._calls import NEVER_DECODE, Call, SingleCall
+from hatopo.client._calls import NEVER_DECODE, SAFE, Call, SingleCall
 from hatopo.client._deployment import Deployment
 from hatopo.client._options import read_options, read_url
 from hatopo.client._outcome import callback_options, state_error
@@ -34,10 +34,9 @@ from hatopo.topology import Topology, one_node
 
 _R = TypeVar("_R", bound="Redis")
 _POSITIONAL = tuple(inspect.signature(redis.Redis.__init__).parameters)[1:]
-_SAFE = (CommandClass.READ, CommandClass.REPEATABLE)
 _CONTAINERS = {name.partition(" ")[0] for name in FACTS if " " in name}
 HOT = {
-    name: facts.kind not in _SAFE
+    name: facts.kind not in SAFE
     for name, facts in FACTS.items()
     if " " not in name
     and name not in _CONTAINERS
