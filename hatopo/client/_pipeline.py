@@ -6,6 +6,7 @@ carried to its replies by the deployment. WATCH pins a connection until `execute
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
@@ -240,8 +241,7 @@ class PipelineCore:
     def annotate_exception(self, exception: Exception, number: int, command: Sequence[Any]) -> None:
         """Says which command of the pipeline failed; its arguments only where `error_arguments` asks for them."""
         if self.error_arguments:
-            shown = " ".join(_shown(part) for part in command)
-            shown = shown if len(shown) <= 100 else shown[:97] + "..."
+            shown = textwrap.shorten(" ".join(_shown(part) for part in command), 100, placeholder="...")
         else:
             shown = f"{_shown(command[0])} with {len(command) - 1} arguments"
         text = exception.args[0] if exception.args else ""

@@ -1,0 +1,69 @@
+"""Fixtures over real Redis processes; a test that asks for one of them bears the mark `real`.
+
+Without redis-server on the PATH such tests are skipped, unless HATOPO_REQUIRE_REAL=1 says that they must run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.servers import SentinelSet, Server, ServerError, available, eventually, server_version
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["eventually"]
+
+NEEDS_SERVERS = {"redis_installed", "shared_server", "server", "own_server", "sentinel_set"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if NEEDS_SERVERS.intersection(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.real)
+
+
+@pytest.fixture(scope="session")
+def redis_installed() -> tuple[int, ...]:
+    """The version of redis-server; without one the test is skipped, or fails where servers are required."""
+    if available():
+        return server_version()
+    reason = "redis-server is not on the PATH"
+    if os.environ.get("HATOPO_REQUIRE_REAL") == "1":
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def shared_server(redis_installed: tuple[int, ...]) -> Iterator[Server]:
+    """One server for the session, in whatever state the tests before left it; tests want `server`."""
+    with Server() as server:
+        yield server
+
+
+@pytest.fixture
+def server(shared_server: Server) -> Server:
+    """The shared server, emptied. A test that kills or configures takes `own_server`."""
+    shared_server.call("FLUSHALL")
+    shared_server.call("SCRIPT", "FLUSH")
+    with contextlib.suppress(ServerError):  # before 7.0 there are no functions
+        shared_server.call("FUNCTION", "FLUSH")
+    return shared_server
+
+
+@pytest.fixture
+def own_server(redis_installed: tuple[int, ...]) -> Iterator[Server]:
+    """A server of the test's own, to kill and freeze; what it acknowledged is there after a restart."""
+    with Server(appendonly="yes", appendfsync="always") as server:
+        yield server
+
+
+@pytest.fixture
+def sentinel_set(redis_installed: tuple[int, ...]) -> Iterator[SentinelSet]:
+    """One master, two replicas and three sentinels of the test's own."""
+    with SentinelSet() as deployment:
+        yield deployment

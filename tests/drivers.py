@@ -1,0 +1,189 @@
+"""One face over the clients that a scenario runs on, and the load that counts what became of every call.
+
+A driver is opened on a deployment and then called from several threads; whatever colour the client underneath
+has is the driver's business. `PlainDriver` is redis-py itself: it proves that the ledger sees what it should.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+import redis
+import redis.sentinel
+
+import hatopo
+from tests.control import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tests.control import Address
+    from tests.servers import Server
+
+
+class Driver(Protocol):
+    """What a scenario knows of a client."""
+
+    def open_sentinel(self, service: str, sentinels: Sequence[Address], **options: Any) -> None: ...
+
+    def open_standalone(self, address: Address, **options: Any) -> None: ...
+
+    def call(self, command: str, *args: Any, **keywords: Any) -> Any:
+        """The client's method of that name; safe to call from any thread."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class SyncDriver:
+    """The synchronous client."""
+
+    def __init__(self) -> None:
+        self.client: redis.Redis | None = None
+
+    def open_sentinel(self, service: str, sentinels: Sequence[Address], **options: Any) -> None:
+        self.client = hatopo.sentinel(service, list(sentinels), **options)
+
+    def open_standalone(self, address: Address, **options: Any) -> None:
+        self.client = hatopo.standalone(*address, **options)
+
+    def call(self, command: str, *args: Any, **keywords: Any) -> Any:
+        return getattr(self.client, command)(*args, **keywords)
+
+    def close(self) -> None:
+        if self.client is not None:
+            self.client.close()
+
+
+class PlainDriver(SyncDriver):
+    """redis-py as it comes, for proving a scenario or the load itself."""
+
+    _sentinels: Sequence[redis.Redis] = ()
+
+    def open_sentinel(self, service: str, sentinels: Sequence[Address], **options: Any) -> None:
+        watcher = redis.sentinel.Sentinel(list(sentinels), socket_timeout=1)
+        self._sentinels = watcher.sentinels
+        self.client = watcher.master_for(service, **options)
+
+    def open_standalone(self, address: Address, **options: Any) -> None:
+        self.client = redis.Redis(*address, **options)
+
+    def close(self) -> None:
+        super().close()
+        for sentinel in self._sentinels:
+            sentinel.close()
+
+
+@dataclass
+class Call:
+    """One call of the load: what was asked under which name, and how it ended."""
+
+    kind: str
+    name: str
+    began: float
+    error: BaseException | None = None
+
+
+@dataclass
+class Worker:
+    """One calling thread; `finished` grows, and is read by the test while the thread runs."""
+
+    kind: str
+    number: int
+    finished: list[Call] = field(default_factory=list)
+
+    def succeeded_since(self, moment: float) -> bool:
+        return any(call.error is None and call.began > moment for call in reversed(self.finished[-50:]))
+
+
+class Load:
+    """Threads that call on and on: "incr" under a name used once, "get" and "set" on a key.
+
+    An increment is HINCRBY of a field of its own: the value at the end says how often it was applied.
+    """
+
+    KEY = "load"
+
+    def __init__(self, driver: Driver, **threads: int) -> None:
+        self._driver = driver
+        self._stopping = threading.Event()
+        self.workers = [Worker(kind, number) for kind, count in threads.items() for number in range(count)]
+        self._threads = [threading.Thread(target=self._run, args=(worker,)) for worker in self.workers]
+
+    def _run(self, worker: Worker) -> None:
+        while not self._stopping.wait(0.002):
+            name = f"{worker.kind}-{worker.number}-{len(worker.finished)}"
+            call = Call(worker.kind, name, time.monotonic())
+            try:
+                self._call(worker, name)
+            except Exception as error:
+                call.error = error
+            worker.finished.append(call)
+
+    def _call(self, worker: Worker, name: str) -> None:
+        if worker.kind == "incr":
+            self._driver.call("hincrby", self.KEY, name, 1)
+        elif worker.kind == "get":
+            self._driver.call("get", "load-read")
+        else:
+            self._driver.call("set", f"load-written-{worker.number}", name)
+
+    def progress(self, seconds: float = 30) -> None:
+        """Return when every thread has succeeded with a call that it began after this one."""
+        now = time.monotonic()
+        eventually(
+            lambda: all(worker.succeeded_since(now) for worker in self.workers),
+            seconds,
+            "every thread succeeds",
+        )
+
+    def stall(self) -> None:
+        """Return when every thread waits in a call, and none has given up with an error for a while."""
+
+        def quiet() -> bool:
+            before = [len(worker.finished) for worker in self.workers]
+            time.sleep(0.2)
+            return before == [len(worker.finished) for worker in self.workers]
+
+        eventually(quiet, what="every thread waits for the server")
+
+    def __enter__(self) -> Load:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopping.set()
+        for thread in self._threads:
+            thread.join(60)
+        assert not any(thread.is_alive() for thread in self._threads), "a call does not end"
+
+    def ledger(self, server: Server) -> Ledger:
+        """Set what the threads were told against what the server holds."""
+        flat = server.call("HGETALL", self.KEY)
+        applied = {name: int(count) for name, count in zip(flat[::2], flat[1::2], strict=True)}
+        return Ledger(self.workers, applied)
+
+
+class Ledger:
+    """What became of all calls of a load that has ended."""
+
+    def __init__(self, workers: list[Worker], applied: dict[str, int]) -> None:
+        calls = [call for worker in workers for call in worker.finished]
+        acknowledged = [call.name for call in calls if call.kind == "incr" and call.error is None]
+        self.acknowledged = len(acknowledged)
+        self.doubled = sorted(name for name, count in applied.items() if count > 1)
+        self.lost = sorted(name for name in acknowledged if name not in applied)
+        self.ambiguous = [call for call in calls if isinstance(call.error, hatopo.AmbiguousResultError)]
+        self.ambiguous_per_thread = Counter(call.name.rpartition("-")[0] for call in self.ambiguous)
+        self.other_errors = sorted(
+            {
+                f"{type(call.error).__name__}: {call.error}"
+                for call in calls
+                if call.error is not None and call not in self.ambiguous
+            }
+        )
