@@ -21,6 +21,7 @@ Every error is a `redis.RedisError` and a sibling of what redis-py raises in its
         |                                           `__cause__` of one of the above
         +-- DialError, HandshakeError, WrongRoleError, RetiredError (redis.ConnectionError)
         +-- LoginError (redis.AuthenticationError)
+        +-- StateLostError (redis.ConnectionError)  a pinned connection ended with the state it had
         +-- NotSentError, ReplyLostError (redis.ConnectionError), ReplyTimeoutError (redis.TimeoutError)
         +-- ProtocolError (redis.InvalidResponse, redis.ConnectionError)    a reply is garbage, or too large
 """
@@ -144,6 +145,10 @@ class DialError(NodeError, rx.ConnectionError):
 
 class HandshakeError(NodeError, rx.ConnectionError):
     """A node was reached and will not have us: a TLS mismatch, a database number. Trying again is no use."""
+
+
+class StateLostError(NodeError, rx.ConnectionError):
+    """A pinned connection ended, and with it the state that commands had given it."""
 
 
 class LoginError(NodeError, rx.AuthenticationError):

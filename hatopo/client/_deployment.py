@@ -22,10 +22,10 @@ import redis.exceptions as rx
 
 from hatopo import errors
 from hatopo.address import Address
-from hatopo.client._calls import Call, Script
+from hatopo.client._calls import Call, Script, SingleCall
 from hatopo.client._options import Options
-from hatopo.client._outcome import final_error
-from hatopo.connection import NodePool, Patience, Waiters, Wire, WireOptions, survive_fork
+from hatopo.client._outcome import ambiguous, final_error
+from hatopo.connection import NodePool, Room, Waiters, Wire, WireOptions, survive_fork
 from hatopo.routing import (
     Attempt,
     Cause,
@@ -36,8 +36,8 @@ from hatopo.routing import (
     Policies,
     Refresh,
     RetryBudget,
-    RetryPolicy,
     Wait,
+    facts_of,
     failure_of,
     pick,
 )
@@ -47,7 +47,10 @@ log = logging.getLogger("hatopo.topology")
 
 REFRESH_GAP = 0.1
 """Seconds between two rounds of discovery."""
+CALM_GAP = 10.0
+"""The same, where the silence was asked for: a blocking command."""
 ROUND_PATIENCE = 5.0
+MAX_SCRIPTS = 10_000
 SILENCE_GAP = 1.0
 """Seconds between two rounds that were asked for because a node is silent."""
 WARN_AFTER, WARN_GAP = 1.0, 10.0
@@ -58,8 +61,8 @@ _FOREIGN = frozenset({"retry", "retry_on_error", "retry_on_timeout", "event_disp
 class Source(Protocol):
     """Where a deployment's topology comes from."""
 
-    def find(self) -> Topology | NotFound:
-        """Asks, and returns within a second."""
+    def find(self, until: float) -> Topology | NotFound:
+        """Asks, and returns within a second, at `until` at the latest."""
 
     def explain(self, found: NotFound) -> errors.MasterNotFoundError:
         """Why nothing was found."""
@@ -81,8 +84,8 @@ class Lender(Protocol):
     def lend(self, call: Call, until: float) -> Wire:
         """A connected connection for this call, the caller's until it is given back or discarded."""
 
-    def give_back(self, connection: Wire) -> None:
-        """Takes it back with all its replies read."""
+    def give_back(self, connection: Wire, *, check: bool = False) -> None:
+        """Takes it back with all its replies read; `check`: it is to be looked at before its next use."""
 
     def discard(self, connection: Wire) -> None:
         """Takes it back closed."""
@@ -100,7 +103,7 @@ class Deployment:
     def __init__(self, options: Options, *, first: Topology | None = None, source: Source | None = None) -> None:
         self.options = options
         self.sole: NodePool | None = None  # the pool of the one master of a one-shard topology; under _lock
-        self.scripts: dict[str, Script] = {}  # by SHA1; only ever added to
+        self.scripts: dict[str, Script] = {}  # by SHA1
         self.rng = Random()
         self._source = source
         self._make_locks()
@@ -134,11 +137,14 @@ class Deployment:
             old = self._view.current
             if not self._view.offer(found):
                 return False
+            if _addresses(found) == _addresses(old):
+                return True
+            masters = {shard.master.address for shard in found.shards if shard.master is not None}
             pools = {
-                node.address: self._pools.get(node.address) or self._make_pool(node.address) for node in found.nodes
+                node.address: self._pools.get(node.address) or self._make_pool(node.address, node.address in masters)
+                for node in found.nodes
             }
             retired = [pool for address, pool in self._pools.items() if address not in pools]
-            retired += [pools[new.address] for new in found.nodes for was in _nodes(old) if _replaced(was, new)]
             self._pools = pools
             master = pick(found, lambda: None) if len(found.shards) == 1 else None
             self.sole = pools[master.address] if master is not None else None
@@ -149,14 +155,14 @@ class Deployment:
             log.warning("the topology has changed: %s instead of %s", _summary(found), _summary(old))
         return True
 
-    def _make_pool(self, address: Address) -> NodePool:
+    def _make_pool(self, address: Address, master: bool) -> NodePool:
         options, roles_matter, me = self.options, self._source is not None, weakref.ref(self)
         wire = WireOptions(
             address=address,
-            expect_role="master" if roles_matter else "",
+            expect_role="master" if roles_matter and master else "",
             insist_protocol=str(options.connection_kwargs.get("protocol")) == "3",
             max_reply_bytes=options.max_reply_bytes,
-            on_silence=_weakly(me, Deployment.look_around) if roles_matter else None,
+            on_silence=_looking(me) if roles_matter else None,
         )
 
         def make(target: Address) -> Wire:
@@ -165,16 +171,21 @@ class Deployment:
                 kwargs.update(host=target.host, port=target.port)
             return options.connection_class(wire=wire, **kwargs)
 
-        recovered = _weakly(me, Deployment._note_change)
-        return NodePool(address, make, options.max_connections, options.care, self.rng, recovered)
+        def recovered() -> None:
+            deployment = me()
+            if deployment is not None:
+                deployment._note_change()
 
-    def look_around(self) -> None:
-        """A node is silent: finds out, at most once a second, whether the topology has changed."""
-        if self._source is not None and monotonic() - self._refreshed > SILENCE_GAP:
+        room = Room(options.max_connections, options.failover_timeout)
+        return NodePool(address, make, room, options.care, self.rng, recovered)
+
+    def look_around(self, calm: bool) -> None:
+        """A node is silent: finds out whether the topology has changed; rarely, where silence was asked for."""
+        if self._source is not None and monotonic() - self._refreshed > (CALM_GAP if calm else SILENCE_GAP):
             self._refresh()
 
-    def _refresh(self) -> None:
-        """One round of discovery, unless one is under way or has just ended."""
+    def _refresh(self, until: float = float("inf")) -> None:
+        """One round of discovery, at most until `until`, unless one is under way or has just ended."""
         with self._lock:
             now = monotonic()
             under_way = now - self._refreshing < ROUND_PATIENCE  # an interrupted round must not count for ever
@@ -182,7 +193,7 @@ class Deployment:
                 return
             self._refreshing = now
         try:
-            found = self._source.find()
+            found = self._source.find(until)
             if isinstance(found, Topology):
                 self._missing = None
                 self.publish(found)
@@ -198,16 +209,22 @@ class Deployment:
             self._changes += 1
         self._sleepers.wake_all()
 
+    def remember(self, sha: str, script: Script) -> None:
+        """Keeps the source of a script, to load it where it is missing; the oldest are forgotten."""
+        self.scripts[sha] = script
+        while len(self.scripts) > MAX_SCRIPTS:
+            self.scripts.pop(next(iter(self.scripts)), None)
+
     # ------------------------------------------------------------------ lending
 
-    def pool_for(self, call: Call) -> NodePool:
+    def pool_for(self, call: Call, until: float = float("inf")) -> NodePool:
         """The pool of the node that a call goes to.
 
         Raises:
             MasterNotFoundError: no such node is known.
         """
         if self._view.current is None:
-            self._refresh()
+            self._refresh(until)
         topology = self._view.current
         node = None if topology is None else pick(topology, call.first_key)
         pool = None if node is None else self._pools.get(node.address)
@@ -219,15 +236,15 @@ class Deployment:
 
     def lend(self, call: Call, until: float) -> Wire:
         """A connection to the node that a call goes to; checked, if losing the call would be an error."""
-        return self.pool_for(call).lend(until, check=call.delicate)
+        return self.pool_for(call, until).lend(until, check=call.delicate)
 
-    def give_back(self, connection: Wire) -> None:
+    def give_back(self, connection: Wire, *, check: bool = False) -> None:
         """Takes back a connection that it has lent."""
         pool = connection.home()
         if pool is None:
             connection.disconnect()
         else:
-            pool.give_back(connection)
+            pool.give_back(connection, check=check)
 
     def discard(self, connection: Wire) -> None:
         """Takes back a connection that is no longer of use."""
@@ -278,30 +295,32 @@ class Deployment:
         error = failed
         while True:
             seen = self._changes
+            until = end if attempt is None else attempt.end
             if error is None:
                 try:
-                    return self._try(call, lender, terms, end, started)
+                    return self._try(call, lender, terms, end, until)
                 except rx.RedisError as raised:
                     error = raised
             now = monotonic()
-            failure = failure_of(error)
+            failure = failure_of(error, scripted=call.scripted)
             if attempt is None:
-                policy = call.policy(terms.policies)
                 limits = Limits(terms.failover_timeout, end, terms.retries, fixed=self._source is None)
-                attempt = Attempt(policy, limits, self._budget, self.rng, started=started, now=now)
-            if failure.cause is Cause.NO_SCRIPT and not self._load_script(call, lender, end):
-                raise error
-            self._ride_on(call, attempt, failure, now, seen)
+                attempt = Attempt(call.policy(terms.policies), limits, self._budget, self.rng, started=started, now=now)
+            if failure.cause is Cause.READONLY:
+                self._demoted(call, seen)
+            if failure.cause is Cause.NO_SCRIPT:
+                failure = self._load_script(call, lender, attempt.end, failure)
+            self._ride_on(call, attempt, failure, seen, end)
             error = None
 
-    def _try(self, call: Call, lender: Lender, terms: Terms, end: float, started: float) -> Any:
-        """One attempt. What is raised or returned has been classified by nobody yet."""
-        connection = lender.lend(call, min(end, started + terms.failover_timeout))
+    def _try(self, call: Call, lender: Lender, terms: Terms, end: float, until: float) -> Any:
+        """One attempt. What is raised has been classified by nobody yet."""
+        connection = lender.lend(call, until)
         try:
-            result = call.perform(connection, end)
+            result = exchange(connection, call, end)
         except BaseException as error:
-            if isinstance(error, rx.DataError):  # an argument that cannot be packed: nothing was sent
-                lender.give_back(connection)
+            if isinstance(error, (rx.DataError, UnicodeEncodeError)) and not call.sending:
+                lender.give_back(connection)  # an argument that cannot be packed: nothing was sent
                 raise
             lender.discard(connection)
             salvaged = call.salvage(error, terms.policies) if isinstance(error, rx.RedisError) else None
@@ -310,20 +329,17 @@ class Deployment:
             return salvaged
         lender.give_back(connection)
         if isinstance(result, Exception):
-            if failure_of(result).cause is Cause.READONLY:
-                self._retire(connection)
             raise result
         return result
 
-    def _retire(self, connection: Wire) -> None:
+    def _demoted(self, call: Call, seen: int) -> None:
         """A node that was taken for a master refused a write: none of its connections is a master's."""
-        pool = connection.home()
-        if pool is not None and self._source is not None:
-            pool.retire()
+        if self._source is not None and self._changes == seen:
+            self.pool_for(call).retire()
 
-    def _ride_on(self, call: Call, attempt: Attempt, failure: Failure, now: float, seen: int) -> None:
+    def _ride_on(self, call: Call, attempt: Attempt, failure: Failure, seen: int, end: float) -> None:
         """Carries out the step after a failure, or raises the error that ends the call."""
-        kind = call.kind()
+        kind, now = call.kind(), monotonic()
         step = attempt.next(failure, kind, now)
         match step:
             case GiveUp(verdict):
@@ -332,12 +348,12 @@ class Deployment:
             case Refresh(seconds):
                 if now - attempt.started > WARN_AFTER:
                     self._warn(call, failure, now - attempt.started)
-                with self._counted(call):
+                with self._counted(call, attempt, failure):
                     if seconds:
-                        self._refresh()
+                        self._refresh(end)
                     self._wait(seen, now + seconds)
             case Wait(seconds):
-                with self._counted(call):
+                with self._counted(call, attempt, failure):
                     self._wait(seen, now + seconds)
 
     def _wait(self, seen: int, until: float) -> None:
@@ -348,14 +364,17 @@ class Deployment:
             left = until - monotonic()
 
     @contextmanager
-    def _counted(self, call: Call) -> Generator[None]:
+    def _counted(self, call: Call, attempt: Attempt, failure: Failure) -> Generator[None]:
         with self._lock:
-            if self._waiting >= self.options.max_waiting:
-                message = (
-                    f"{call.name} was not tried again: {self._waiting} calls wait for a failover already (max_waiting)"
-                )
-                raise errors.TooManyWaitingError(message, command=call.name)
-            self._waiting += 1
+            crowded = self._waiting >= self.options.max_waiting
+            self._waiting += not crowded
+        if crowded:
+            if attempt.maybe_executed:
+                raise ambiguous(call.name, failure.error, attempts=attempt.failures)
+            message = (
+                f"{call.name} was not tried again: {self._waiting} calls wait for a failover already (max_waiting)"
+            )
+            raise errors.TooManyWaitingError(message, command=call.name) from failure.error
         try:
             yield
         finally:
@@ -368,20 +387,23 @@ class Deployment:
             self._warned = now
             log.warning("%s has waited %.1f s: %s", call.name, seconds, errors.clip(failure.error, 400))
 
-    def _load_script(self, call: Call, lender: Lender, end: float) -> bool:
-        """Loads the script that a call misses, where its source is known."""
-        script = call.missing_script(self.scripts)
+    def _load_script(self, call: Call, lender: Lender, until: float, failure: Failure) -> Failure:
+        """Loads the script that a call misses, where its source is known; how the call stands after that."""
+        script = call.missing_script()
         if script is None:
-            return False
-        connection = lender.lend(call, end)
+            raise failure.error
+        loading = SingleCall(("SCRIPT LOAD", script.source), facts_of(("SCRIPT LOAD",)), {})
         try:
-            connection.send(connection.pack(("SCRIPT LOAD", script.source)), Patience(connection.patience.silence, end))
-            connection.read(Patience(connection.patience.silence, end))
-        except BaseException:
-            lender.discard(connection)
-            raise
-        lender.give_back(connection)
-        return True
+            connection = lender.lend(call, until)
+            try:
+                reply = exchange(connection, loading, until)
+            except BaseException:
+                lender.discard(connection)
+                raise
+            lender.give_back(connection)
+        except errors.NodeError as error:  # the call itself was not sent
+            return Failure(Cause.NOT_SENT, Outcome.NOT_EXECUTED, error)
+        return failure_of(reply) if isinstance(reply, Exception) else failure
 
     def after_fork(self) -> None:
         """In a forked child nobody else waits or refreshes."""
@@ -389,28 +411,48 @@ class Deployment:
         self._waiting, self._refreshing = 0, float("-inf")
 
 
-def _weakly(me: weakref.ref[Deployment], method: Callable[[Deployment], None]) -> Callable[[], None]:
+def exchange(connection: Wire, call: Call, deadline: float) -> Any:
+    """Sends what a call asks and reads what comes back, on one connection.
+
+    Raises:
+        NotSentError, ReplyLostError, ReplyTimeoutError, ProtocolError: the connection is closed.
+    """
+    now = monotonic()
+    pieces = call.begin(connection.pack, now)
+    patience = call.patience(connection.patience.silence, deadline, now)
+    for count, data in pieces:
+        call.sending = count
+        connection.send(data, patience)
+        call.sent += count
+    decoding = call.decoding()
+    if False in decoding:
+        for decode in decoding:
+            connection.read_into(call.replies, 1, patience, decode=decode)
+    elif decoding:
+        connection.read_into(call.replies, len(decoding), patience)
+    return call.result()
+
+
+def _looking(me: weakref.ref[Deployment]) -> Callable[[bool], None]:
     """A callback that does not keep the deployment alive."""
 
-    def callback() -> None:
+    def look(calm: bool) -> None:
         deployment = me()
         if deployment is not None:
-            method(deployment)
+            deployment.look_around(calm)
 
-    return callback
-
-
-def _nodes(topology: Topology | None) -> tuple[Any, ...]:
-    return () if topology is None else topology.nodes
+    return look
 
 
-def _replaced(was: Any, new: Any) -> bool:
-    """Whether another process answers at the same address."""
-    return bool(was.address == new.address and was.id and new.id and was.id != new.id)
+def _addresses(topology: Topology | None) -> list[tuple[Address | None, tuple[Address, ...]]] | None:
+    """What clients can see of a topology: who is the master of what, at which address."""
+    if topology is None:
+        return None
+    return [
+        (shard.master.address if shard.master else None, tuple(replica.address for replica in shard.replicas))
+        for shard in topology.shards
+    ]
 
 
 def _summary(topology: Topology) -> str:
     return ", ".join(f"master {shard.master.address if shard.master else 'unknown'}" for shard in topology.shards)
-
-
-__all__ = ["Deployment", "Outcome", "RetryPolicy", "Source", "Terms"]

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from hatopo.address import AddressLike, parse_addresses
+from hatopo.address import Address, AddressLike, parse_addresses
 from hatopo.client._deployment import Deployment
 from hatopo.client._keywords import ClientOptions
-from hatopo.client._options import read_options
+from hatopo.client._options import Options, read_options
 from hatopo.client._pool import ConnectionPool
 from hatopo.client._redis import Redis
-from hatopo.client._sentinels import SentinelSource
+from hatopo.client._sentinels import QUERY_TIMEOUT, SentinelSource
+from hatopo.connection import Wire, WireOptions
 from hatopo.errors import OptionError
 
 if TYPE_CHECKING:
@@ -66,11 +67,23 @@ def sentinel(
     single = options.pop("single_connection_client", False)
     shown = options.pop("error_arguments", False)
     kwargs = {"username": sentinel_username, "password": sentinel_password, **(sentinel_kwargs or {})}
-    source = SentinelSource(service, addresses, kwargs)
+    source = SentinelSource(service, addresses, _maker(read_options(kwargs)))
     pool = ConnectionPool(Deployment(read_options(options), source=source))
     client = Redis(connection_pool=pool, single_connection_client=single, error_arguments=shown)
     client.auto_close_connection_pool = True
     return client
+
+
+def _maker(options: Options) -> Callable[[Address], Wire]:
+    """What makes connections to sentinels: RESP2, which every version of them speaks, and little patience."""
+    kwargs = {**options.connection_kwargs, "protocol": 2, "socket_timeout": QUERY_TIMEOUT}
+    kwargs["socket_connect_timeout"] = QUERY_TIMEOUT
+
+    def make(sentinel: Address) -> Wire:
+        target = {**kwargs, "host": sentinel.host, "port": sentinel.port}
+        return options.connection_class(wire=WireOptions(address=sentinel), **target)
+
+    return make
 
 
 def from_url(url: str, **options: Unpack[ClientOptions]) -> Redis:

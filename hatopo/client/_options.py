@@ -186,7 +186,7 @@ def read_url(url: str, given: Mapping[str, Any]) -> dict[str, Any]:
     own = {name: _url_value(name, query[name][0]) for name in query if name in OWN}
     _check_names({name: True for name in query if name not in ("timeout", "path", "host", "port")})
     if scheme != "unix" and parts.path.strip("/") and not parts.path.strip("/").isdigit():
-        raise OptionError(f"the path of the URL is the database number, not {parts.path!r}")
+        raise OptionError("the path of the URL must be a database number (a / in a password is written %2F)")
     try:
         found = redis_connection.parse_url(scheme + url[len(parts.scheme) :])
     except ValueError as error:

@@ -16,7 +16,7 @@ import redis.exceptions as rx
 
 from hatopo import errors
 from hatopo.client._calls import NEVER_DECODE, BatchCall, Command, SingleCall, TransactionCall
-from hatopo.client._deployment import Deployment, Terms
+from hatopo.client._deployment import Deployment, Terms, exchange
 from hatopo.client._outcome import ambiguous, callback_options, state_error
 from hatopo.client._pool import ConnectionPool
 from hatopo.client._scopes import end_of
@@ -24,9 +24,11 @@ from hatopo.connection import COMPLETE, Wire
 from hatopo.routing import FACTS, CommandClass, facts_of
 
 EMPTY_RESPONSE = "EMPTY_RESPONSE"  # redis-py's option: what an error stands for, or a command that is not sent
-STATEFUL = frozenset(name for name, facts in FACTS.items() if facts.stateful)
-_ALLOWED = frozenset({"WATCH", "UNWATCH", "DISCARD", "MULTI", "EXEC"})
-_REFUSED = STATEFUL - _ALLOWED
+_IN_TRANSACTIONS = frozenset({"DISCARD", "UNWATCH", "WATCH"})
+_AT_ONCE = frozenset({"WATCH", "UNWATCH", "DISCARD"})
+_CONTAINERS = frozenset(name.partition(" ")[0] for name in FACTS if " " in name)
+_HARMLESS = frozenset(name for name, facts in FACTS.items() if not facts.stateful) - _CONTAINERS
+"""Commands that need no second look, in their usual spelling."""
 
 
 class PipelineCore:
@@ -93,9 +95,7 @@ class PipelineCore:
             self.reset()
 
     def _execute_batch(self, commands: Sequence[Command], raise_on_error: bool) -> list[Any]:
-        for args, _ in commands:
-            if args[0] in _REFUSED:
-                raise state_error(str(args[0]))
+        _refuse_state(commands, allowed=frozenset())
         call = BatchCall(commands, self._deployment.scripts)
         try:
             results = self._run(call)
@@ -125,6 +125,7 @@ class PipelineCore:
         return replies
 
     def _execute_atomically(self, commands: Sequence[Command], raise_on_error: bool) -> list[Any]:
+        _refuse_state(commands, allowed=_IN_TRANSACTIONS)
         sent = [args for args, options in commands if EMPTY_RESPONSE not in options]
         outcome = self._run(TransactionCall(sent))
         queued, replies = outcome
@@ -167,11 +168,10 @@ class PipelineCore:
             return self._deployment.run(call, self._terms, end)
         if not self.watching:  # pinned only to load scripts
             self.connection = None
-            self.connection_pool.release(connection)
+            self._deployment.give_back(connection)
             return self._deployment.run(call, self._terms, end)
         try:
-            connection.take_back()
-            result = call.perform(connection, end)
+            result = exchange(connection, call, end)
         except rx.RedisError as error:
             self.watching = False
             raise _end_of_watch(call.name, error) from error
@@ -192,6 +192,8 @@ class PipelineCore:
 
     def _execute_now(self, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
         facts = facts_of(args)
+        if facts.stateful and facts.name not in _AT_ONCE:
+            raise state_error(facts.name)
         # A WATCH without a reply went down with its connection: it may be sent again on another.
         kind = CommandClass.READ if facts.name == "WATCH" and not self.watching else None
         call = SingleCall(args, facts, self._deployment.scripts, decode=NEVER_DECODE not in options, kind=kind)
@@ -212,7 +214,7 @@ class PipelineCore:
 
     def _ask_pinned(self, call: SingleCall) -> Any:
         try:
-            reply = call.perform(self.connection, end_of(self._terms.deadline))
+            reply = exchange(self.connection, call, end_of(self._terms.deadline))
         except rx.DataError:
             raise
         except rx.RedisError as error:
@@ -236,7 +238,7 @@ class PipelineCore:
                 connection.call(connection.pack(("UNWATCH",)))
             except rx.RedisError:
                 connection.disconnect()
-        self.connection_pool.release(connection)
+        self._deployment.give_back(connection, check=True)
 
     def annotate_exception(self, exception: Exception, number: int, command: Sequence[Any]) -> None:
         """Says which command of the pipeline failed; its arguments only where `error_arguments` asks for them."""
@@ -279,7 +281,7 @@ class _PinTo:
         connection: Wire = self._pipeline.connection
         return connection
 
-    def give_back(self, connection: Wire) -> None:
+    def give_back(self, connection: Wire, *, check: bool = False) -> None:
         """Stays pinned."""
 
     def discard(self, connection: Wire) -> None:
@@ -335,6 +337,15 @@ class _Detour:
         finally:
             if isinstance(pipeline.connection, _Detour):
                 pipeline.connection = pinned
+
+
+def _refuse_state(commands: Sequence[Command], allowed: frozenset[str]) -> None:
+    """Refuses commands that would change the connection under its next user."""
+    for args, _ in commands:
+        if args[0] not in _HARMLESS:
+            facts = facts_of(args)
+            if facts.stateful and facts.name not in allowed:
+                raise state_error(facts.name)
 
 
 def _end_of_watch(command: str, error: Exception, *, sent: bool = True) -> Exception:

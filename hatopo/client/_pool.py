@@ -13,36 +13,11 @@ from typing import Any
 import redis
 from redis import connection as redis_connection
 
+from hatopo.client._calls import Borrow, Call
 from hatopo.client._deployment import Deployment, Terms
 from hatopo.client._scopes import end_of
 from hatopo.connection import Wire
 from hatopo.errors import OptionError
-from hatopo.routing import CommandClass, Policies, RetryPolicy
-
-
-class Borrow:
-    """The call that only wants a connection."""
-
-    name = "connecting"
-    delicate = False
-
-    def kind(self) -> CommandClass:
-        return CommandClass.READ
-
-    def policy(self, policies: Policies) -> RetryPolicy:
-        return policies.default
-
-    def first_key(self) -> bytes | None:
-        return None
-
-    def perform(self, connection: Wire, deadline: float) -> Wire:
-        return connection
-
-    def salvage(self, error: Exception, policies: Policies) -> None:
-        return None
-
-    def missing_script(self, scripts: object) -> None:
-        return None
 
 
 class Keeping:
@@ -50,10 +25,15 @@ class Keeping:
 
     def __init__(self, deployment: Deployment) -> None:
         self._deployment = deployment
-        self.lend = deployment.lend
         self.discard = deployment.discard
+        self.kept: Wire
 
-    def give_back(self, connection: Wire) -> None:
+    def lend(self, call: Call, until: float) -> Wire:
+        """A connection from the deployment."""
+        self.kept = self._deployment.lend(call, until)
+        return self.kept
+
+    def give_back(self, connection: Wire, *, check: bool = False) -> None:
         """Not yet: `ConnectionPool.release` does."""
 
 
@@ -101,17 +81,17 @@ class ConnectionPool(redis.ConnectionPool):
             redis.ConnectionError: there was none within the failover timeout.
         """
         end = end_of(self.terms.deadline)
-        connection = self.deployment.run(Borrow(), self.terms, end, lender=Keeping(self.deployment))
-        connection.lend_to_foreign_code()
-        return connection
+        keeping = Keeping(self.deployment)
+        self.deployment.run(Borrow(), self.terms, end, lender=keeping)
+        keeping.kept.lend_to_foreign_code()
+        return keeping.kept
 
     def release(self, connection: Any) -> None:
         """Takes a connection back, whatever state it is in."""
-        if isinstance(connection, Wire):
-            connection.take_back()
-            self.deployment.give_back(connection)
-        else:
+        if not isinstance(connection, Wire):
             connection.disconnect()
+        elif connection.take_back():  # else it was released before: somebody else may have it by now
+            self.deployment.give_back(connection, check=True)
 
     def make_connection(self) -> Any:
         """As `get_connection`: connections are made where they are lent."""

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
 from time import monotonic
 from typing import Any
 
 import redis.client
+import redis.connection
 import redis.exceptions as rx
 
-from hatopo.client._pool import Borrow, ConnectionPool
+from hatopo.client._calls import Borrow
+from hatopo.client._pool import ConnectionPool
 from hatopo.client._scopes import end_of
 from hatopo.connection import Wire
+
+_READS_TAKE_A_TIMEOUT = "timeout" in inspect.signature(redis.connection.AbstractConnection.read_response).parameters
 
 
 class PubSub(redis.client.PubSub):
@@ -27,6 +32,8 @@ class PubSub(redis.client.PubSub):
             try:
                 if not conn.is_connected:
                     self._move(conn)
+                if not _READS_TAKE_A_TIMEOUT:
+                    conn._sock.settimeout(None)  # silence is no failure here; a read that must not block asks first
                 return command(*args, **kwargs)
             except (rx.AuthenticationError, rx.MaxConnectionsError):
                 raise
@@ -58,7 +65,7 @@ class _Rebind:
         self._pool.deployment.pool_for(call).redial(self._connection, until)
         return self._connection
 
-    def give_back(self, connection: Wire) -> None:
+    def give_back(self, connection: Wire, *, check: bool = False) -> None:
         """It is the subscriber's."""
 
     def discard(self, connection: Wire) -> None:

@@ -28,7 +28,7 @@ from hatopo.client._pubsub import PubSub
 from hatopo.client._scopes import DEADLINE, end_of
 from hatopo.client._scripts import Lock, Script
 from hatopo.connection import IDLE_CHECK, PLAIN, Wire
-from hatopo.errors import NodeError, OptionError
+from hatopo.errors import NodeError, OptionError, StateLostError
 from hatopo.routing import FACTS, CommandClass, PolicyLike, facts_of
 from hatopo.topology import Topology, one_node
 
@@ -47,6 +47,10 @@ HOT = {
 """The commands that may take the hot path, and whether their connection is checked before each use: where a lost
 reply would be an error, a connection that has ended must be found out before the command is sent."""
 _UNSET: Any = object()
+_STATE_LOST = (
+    "the connection was lost, and with it what commands like SELECT, MULTI or CLIENT SETNAME had set on it; "
+    "the next command gets a new connection without that"
+)
 _LOCK_CLASS = tuple(inspect.signature(redis.Redis.lock).parameters).index("lock_class") - 2
 
 
@@ -78,7 +82,8 @@ class Redis(redis.Redis):
             raise OptionError("connection_pool= must come from a hatopo client; pass the options to hatopo instead")
         self._deployment: Deployment = connection_pool.deployment
         self._terms = connection_pool.terms
-        self._lent_from: Redis | None = None  # a clone keeps what it was cloned from alive
+        self._lent_from: Redis | None = None  # what shares its connections with us is kept alive by us
+        self._is_clone = False  # owns nothing
         self.error_arguments = error_arguments
         kwargs = connection_pool.connection_kwargs
         plain = kwargs["encoding"].lower() in ("utf-8", "utf8") and kwargs["encoding_errors"] == "strict"
@@ -187,8 +192,10 @@ class Redis(redis.Redis):
             if self.connection is None:
                 reply = self._deployment.run(call, self._terms, end, failed=failed, started=started)
             else:
+                pinned: Any = self.connection
                 with self.single_connection_lock:
                     reply = self._deployment.run(call, self._terms, end, lender=_Pinned(self))
+                    pinned.stateful = pinned.stateful or facts.stateful
         except rx.ResponseError:
             if EMPTY_RESPONSE in options:
                 return options[EMPTY_RESPONSE]
@@ -235,6 +242,7 @@ class Redis(redis.Redis):
         clone.__dict__.update(self.__dict__)
         clone.auto_close_connection_pool = False
         clone._lent_from = self
+        clone._is_clone = True
         clone._terms = replace(self._terms, **wanted)
         clone._warm = clone._always_warm or clone._terms.deadline is not None
         return clone
@@ -292,7 +300,7 @@ class Redis(redis.Redis):
         kind = (
             CommandClass.READ if read_only else CommandClass.REPEATABLE if idempotent else CommandClass.NON_IDEMPOTENT
         )
-        self._deployment.scripts[registered.sha] = _calls.Script(script, kind)
+        self._deployment.remember(registered.sha, _calls.Script(script, kind))
         return registered
 
     def json(self, *args: Any, **kwargs: Any) -> Any:
@@ -318,7 +326,7 @@ class Redis(redis.Redis):
 
     def close(self) -> None:
         """Closes the connections. A clone (`using`) has none to close. A later call opens new ones."""
-        if getattr(self, "_lent_from", None) is not None and not self._single_connection_client:
+        if getattr(self, "_is_clone", False):
             return
         pinned = getattr(self, "connection", None)
         if pinned is not None:
@@ -338,15 +346,20 @@ class _Pinned:
         if connection.is_connected and not connection.clean():
             connection.disconnect()
         if not connection.is_connected:
-            self._client._deployment.pool_for(call).redial(connection, until)
+            if connection.stateful:
+                connection.stateful = False
+                connection.lend_to_foreign_code()
+                raise StateLostError(f"{connection.wire.address}: {_STATE_LOST}", connection.wire.address)
+            self._client._deployment.pool_for(call, until).redial(connection, until)
         lent: Wire = connection
         return lent
 
-    def give_back(self, connection: Wire) -> None:
+    def give_back(self, connection: Wire, *, check: bool = False) -> None:
         connection.lend_to_foreign_code()
 
     def discard(self, connection: Wire) -> None:
         connection.disconnect()
+        connection.lend_to_foreign_code()  # `close` releases it
 
 
 def _one_server(options: dict[str, Any]) -> Deployment:

@@ -9,15 +9,13 @@ from __future__ import annotations
 import logging
 import queue
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import Any
 
-import redis.exceptions as rx
-
 from hatopo import errors
 from hatopo.address import Address
-from hatopo.connection import Connection, Patience, SSLConnection, WireOptions
+from hatopo.connection import Patience, Wire
 from hatopo.topology import Answer, NotFound, Topology, discover_master, parse_master, parse_names
 
 log = logging.getLogger("hatopo.sentinel")
@@ -32,27 +30,27 @@ class SentinelSource:
     Args:
         service: its name.
         sentinels: where to ask.
-        connection_kwargs: redis-py's keywords for the connections to them (credentials, TLS).
+        make: makes an unconnected connection to one of them.
     """
 
-    def __init__(self, service: str, sentinels: Sequence[Address], connection_kwargs: Mapping[str, Any]) -> None:
+    def __init__(self, service: str, sentinels: Sequence[Address], make: Callable[[Address], Wire]) -> None:
         self._service = service
         self._sentinels = tuple(sentinels)
-        self._kwargs = dict(connection_kwargs)
-        self._class = SSLConnection if self._kwargs.pop("ssl", False) else Connection
+        self._make = make
 
-    def find(self) -> Topology | NotFound:
-        """One round of questions; returns within `QUERY_TIMEOUT` and a little."""
+    def find(self, until: float) -> Topology | NotFound:
+        """One round of questions; returns within twice `QUERY_TIMEOUT`, at `until` at the latest."""
         answers: queue.SimpleQueue[Answer] = queue.SimpleQueue()
         late = self._ask_all(answers.put)
         discovery = discover_master(self._sentinels)
-        end = monotonic() + 2 * QUERY_TIMEOUT
+        end = min(until, monotonic() + 2 * QUERY_TIMEOUT)
         try:
             listen = next(discovery)
             while True:
                 if late:
                     answers.put(self._ask(late.pop(0)))
-                patience = end - monotonic() if listen.seconds is None else listen.seconds
+                left = end - monotonic()
+                patience = left if listen.seconds is None else min(left, listen.seconds)
                 try:
                     answer = answers.get(timeout=max(patience, 0.001))
                 except queue.Empty:
@@ -73,25 +71,15 @@ class SentinelSource:
         return []
 
     def _ask(self, sentinel: Address) -> Answer:
-        connection = self._class(
-            wire=WireOptions(address=sentinel),
-            **{
-                "protocol": 2,
-                "socket_timeout": QUERY_TIMEOUT,
-                "socket_connect_timeout": QUERY_TIMEOUT,
-                **self._kwargs,
-                "host": sentinel.host,
-                "port": sentinel.port,
-            },
-        )
+        connection = self._make(sentinel)
         try:
             return self._question(connection, sentinel)
-        except (rx.RedisError, OSError) as error:
+        except Exception as error:  # whatever it is, this sentinel has no answer
             return Answer(sentinel, error=errors.clip(error))
         finally:
             connection.disconnect()
 
-    def _question(self, connection: Connection | SSLConnection, sentinel: Address) -> Answer:
+    def _question(self, connection: Wire, sentinel: Address) -> Answer:
         patience = Patience(QUERY_TIMEOUT, monotonic() + QUERY_TIMEOUT)
         connection.connect()
         questions = [("SENTINEL MASTER", self._service), ("SENTINEL GET-MASTER-ADDR-BY-NAME", self._service)]

@@ -1,8 +1,8 @@
 """Bytes: RESP, the handshake, connections and their lending."""
 
 from hatopo.connection._edge import Patience, WireOptions
-from hatopo.connection._lending import IDLE_CHECK, Care, NodePool, survive_fork
-from hatopo.connection._resp import MAX_REPLY_BYTES, PLAIN, chunks, split_name
+from hatopo.connection._lending import IDLE_CHECK, Care, NodePool, Room, survive_fork
+from hatopo.connection._resp import MAX_REPLY_BYTES, PLAIN, Pack, chunks, split_name
 from hatopo.connection._waiters import Waiters
 from hatopo.connection._wire import (
     COMPLETE,
@@ -20,7 +20,9 @@ __all__ = [
     "Care",
     "Connection",
     "NodePool",
+    "Pack",
     "Patience",
+    "Room",
     "SSLConnection",
     "UnixDomainSocketConnection",
     "Waiters",

@@ -20,10 +20,12 @@ class Patience(NamedTuple):
     Attributes:
         silence: seconds without a single byte.
         deadline: the moment (monotonic clock) at which waiting ends, whatever comes.
+        calm: the silence was asked for (a blocking command).
     """
 
     silence: float
     deadline: float = float("inf")
+    calm: bool = False
 
     def until(self, spent: float = 0.0) -> float:
         """The moment at which the next byte must have come, when `spent` seconds were waited already."""
@@ -39,14 +41,14 @@ class WireOptions:
         expect_role: "master" if the node must say so itself in the handshake, or "".
         insist_protocol: RESP3 was chosen by name: no falling back to RESP2.
         max_reply_bytes: a larger reply is refused.
-        on_silence: called by the reader after each `SLICE` of silence.
+        on_silence: called by the reader after each `SLICE` of silence, with whether it was asked for.
     """
 
     address: Address
     expect_role: str = ""
     insist_protocol: bool = False
     max_reply_bytes: int = MAX_REPLY_BYTES
-    on_silence: Callable[[], None] | None = None
+    on_silence: Callable[[bool], None] | None = None
 
 
 if TYPE_CHECKING:

@@ -19,15 +19,17 @@ from random import Random
 from time import monotonic
 from typing import Protocol
 
+from redis import RedisError
+
 from hatopo.address import Address
 from hatopo.connection._edge import Patience
 from hatopo.connection._waiters import Waiters
 from hatopo.connection._wire import Wire
-from hatopo.errors import DialError, NotSentError, PoolExhaustedError, ReplyLostError, ReplyTimeoutError
+from hatopo.errors import DialError, NodeError, PoolExhaustedError
 
 IDLE_CHECK = 0.5
 """Seconds of idleness after which a connection is checked for its end before use."""
-PING_PATIENCE = Patience(1.0)
+PING_PATIENCE = 1.0
 DIAL_BACKOFF, DIAL_BACKOFF_MAX = 0.1, 2.0
 DIAL_PATIENCE = 10.0
 _WAIT_SLICE = 0.5
@@ -97,6 +99,10 @@ class DialGate:
         self._failures, self._dialling = 0, 0.0
         return news
 
+    def abandoned(self) -> None:
+        """The dial ended without telling anything about the node."""
+        self._dialling = 0.0
+
     def failed(self, error: Exception, now: float) -> None:
         """The node did not answer."""
         pause = min(DIAL_BACKOFF_MAX, DIAL_BACKOFF * 2.0 ** min(self._failures, 8))
@@ -105,13 +111,21 @@ class DialGate:
         self.error, self._dialling = error, 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class Room:
+    """How many connections there may be, and how many seconds a caller waits for one of them to come back."""
+
+    connections: int
+    patience: float
+
+
 class NodePool:
     """The connections to one node.
 
     Args:
         address: the node.
         make: makes an unconnected connection to it.
-        max_connections: how many there may be.
+        room: how many there may be.
         care: how they are kept.
         rng: for jitter.
         recovered: called when the node answers after it had not.
@@ -121,7 +135,7 @@ class NodePool:
         self,
         address: Address,
         make: Callable[[Address], Wire],
-        max_connections: int,
+        room: Room,
         care: Care,
         rng: Random,
         recovered: Callable[[], None],
@@ -129,8 +143,7 @@ class NodePool:
         self.address = address
         self.idle: deque[Wire] = deque()  # appended and popped by any thread, without the lock
         self.generation = 1  # written under the lock; connections of another generation are not used again
-        self.dials = 0  # for stats; written under the lock
-        self.max_connections = max_connections
+        self._room = room
         self._make = make
         self._care = care
         self._rng = rng
@@ -157,30 +170,34 @@ class NodePool:
             DialError (and what `Wire.connect` raises): no connection could be made.
             PoolExhaustedError: all are in use, and none came back by `until`.
         """
+        patience: float | None = None  # until when to wait for a connection to come back
         while True:
-            connection = self._take_idle(monotonic(), check)
+            connection = self._take_idle(until, check)
             if connection is not None:
                 return connection
-            connection = self._admit(until)
+            connection = self._admit()
             if connection is not None:
                 return self._dial(connection, until)
+            if patience is None:
+                patience = min(until, monotonic() + self._room.patience)
+            self._wait(patience)
 
-    def fit(self, connection: Wire, now: float) -> bool:
+    def fit(self, connection: Wire, now: float, until: float = float("inf")) -> bool:
         """Whether a lent connection may be used; if not, it has been discarded."""
         if connection.generation == self.generation and now < connection.renew_at:
             idle = now - (connection.check_at - IDLE_CHECK) if connection.check_at else 0.0
-            if self._rested(connection, idle):
+            if self._rested(connection, idle, until):
                 return True
         self.discard(connection)
         return False
 
-    def give_back(self, connection: Wire) -> None:
-        """Takes back a connection whose replies have all been read."""
+    def give_back(self, connection: Wire, *, check: bool = False) -> None:
+        """Takes back a connection whose replies have all been read; `check`: look at it before its next use."""
         if connection.generation != self.generation or not connection.is_connected or connection.owed:
             self.discard(connection)
             return
         now = monotonic()
-        connection.check_at = now + IDLE_CHECK if now < connection.renew_at else 0.0
+        connection.check_at = now + IDLE_CHECK if now < connection.renew_at and not check else 0.0
         self.idle.append(connection)
         if self.waiting:
             self.waiting.wake_one()
@@ -202,6 +219,10 @@ class NodePool:
             if not self._gate.enter(monotonic()):
                 raise self._not_answering()
             fresh = self._make(self.address)
+        old = connection.home()
+        if old is not None and old is not self:
+            old.forget(connection)
+        with self._lock:
             connection.move_to(fresh)
             self._count_in(connection)
         self._dial(connection, until)
@@ -211,24 +232,31 @@ class NodePool:
         error.__cause__ = self._gate.error
         return error
 
+    def forget(self, connection: Wire) -> None:
+        """The connection has moved to another node's pool."""
+        with self._lock:
+            self._members.discard(connection)
+        self.waiting.wake_one()
+
     def _count_in(self, connection: Wire) -> None:
         connection.generation = self.generation
         connection.home = weakref.ref(self)
         self._members.add(connection)
 
-    def _take_idle(self, now: float, check: bool) -> Wire | None:
+    def _take_idle(self, until: float, check: bool) -> Wire | None:
         while True:
             try:
                 connection = self.idle.pop()
             except IndexError:
                 return None
+            now = monotonic()
             fresh = now < connection.check_at and connection.generation == self.generation
             if fresh and (not check or connection.clean()):
                 return connection
-            if self.fit(connection, now):
+            if self.fit(connection, now, until):
                 return connection
 
-    def _rested(self, connection: Wire, idle: float) -> bool:
+    def _rested(self, connection: Wire, idle: float, until: float) -> bool:
         care = self._care
         if care.max_idle is not None and idle > care.max_idle:
             return False
@@ -236,50 +264,50 @@ class NodePool:
             return False
         if care.ping_after is None or idle < care.ping_after:
             return True
+        patience = Patience(PING_PATIENCE, until)
         try:
-            connection.send(connection.pack(("PING",)), PING_PATIENCE)
-            connection.read(PING_PATIENCE)  # any answer will do: an ACL may forbid PING
+            connection.send(connection.pack(("PING",)), patience)
+            connection.read(patience)  # any answer will do: an ACL may forbid PING
             return True
-        except (NotSentError, ReplyLostError, ReplyTimeoutError):
+        except NodeError:
+            self._drop_idle()  # they have rested longer than this one, and need not be asked one after another
             return False
 
-    def _admit(self, until: float) -> Wire | None:
-        """A new member to dial; None when one came back meanwhile."""
+    def _admit(self) -> Wire | None:
+        """A new member to dial, if there is room for one."""
         with self._lock:
-            if self.idle:
+            if len(self._members) >= self._room.connections:
                 return None
-            if len(self._members) < self.max_connections:
-                if not self._gate.enter(monotonic()):
-                    raise self._not_answering()
-                connection = self._make(self.address)
-                self._count_in(connection)
-                self.dials += 1
-                return connection
-        self._wait(until)
-        return None
+            if not self._gate.enter(monotonic()):
+                raise self._not_answering()
+            connection = self._make(self.address)
+            self._count_in(connection)
+            return connection
 
     def _wait(self, until: float) -> None:
         left = until - monotonic()
         if left <= 0:
             raise PoolExhaustedError(
-                f"all {self.max_connections} connections to {self.address} are in use: raise max_connections, "
+                f"all {self._room.connections} connections to {self.address} are in use: raise max_connections, "
                 "or look for callers that keep one (pub/sub, blocking commands, pipelines with WATCH)"
             )
-        self.waiting.sleep(min(left, _WAIT_SLICE), lambda: self.idle or len(self._members) < self.max_connections)
+        self.waiting.sleep(min(left, _WAIT_SLICE), lambda: self.idle or len(self._members) < self._room.connections)
 
     def _dial(self, connection: Wire, until: float) -> Wire:
         connection.dial_by = until
+        limit = connection.socket_connect_timeout
+        hurried = limit is not None and until - monotonic() < limit  # then its failure says little about the node
         try:
             connection.connect()
         except BaseException as error:
             with self._lock:
                 self._members.discard(connection)
-                if isinstance(error, DialError):
+                if isinstance(error, DialError) and not (hurried and isinstance(error.__cause__, TimeoutError)):
                     self._gate.failed(error, monotonic())
-                elif isinstance(error, Exception):
+                elif isinstance(error, RedisError) and not isinstance(error, DialError):
                     self._gate.succeeded()  # it does answer, if only to turn us away
                 else:
-                    self._gate.failed(DialError(f"the dial to {self.address} was interrupted", self.address), 0.0)
+                    self._gate.abandoned()
             self.waiting.wake_one()
             raise
         now = monotonic()

@@ -56,7 +56,7 @@ def call_error(error: BaseException, address: Address, *, sent: bool, partly: bo
 
 def dial_error(error: Exception, address: Address) -> Exception:
     """What `error`, which ended a dial, means: DialError if trying again may help, else HandshakeError."""
-    if isinstance(error, rx.RedisError):
+    if isinstance(error, rx.RedisError) or not _is_ours(error):
         return error
     if isinstance(error, ssl.SSLCertVerificationError):
         advice = "check ssl_ca_certs, and that the certificate carries the name that is dialled"

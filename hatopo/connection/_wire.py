@@ -47,6 +47,8 @@ class Wire(RedisPart):
         self.dial_by = float("inf")  # the moment at which a dial must have ended; set by who dials
         self.owed = 0  # replies that foreign code has not read
         self._packed = _UNKNOWN  # commands in what foreign code packed last
+        self.abroad = False  # lent to foreign code
+        self.stateful = False  # a command has changed the state of its connection
         self.role = ""  # what the node said in the handshake
         self._reader: Any = None  # hiredis'; None while not connected
         self._dial_end = float("inf")  # of the dial under way
@@ -118,6 +120,7 @@ class Wire(RedisPart):
     def _open(self) -> None:
         address = self.wire.address
         self.owed = 0
+        self.stateful = False
         limit = self.socket_connect_timeout
         self._dial_end = min(self.dial_by, float("inf") if limit is None else monotonic() + limit)
         try:
@@ -191,14 +194,15 @@ class Wire(RedisPart):
         Raises:
             NotSentError, ReplyLostError, ReplyTimeoutError, ProtocolError: the connection is closed.
         """
-        sent = False
+        sent = waiting = False
         try:
             sock = self._sock
             count = sock.send(packed)
             if count != len(packed):
                 self._send_rest([memoryview(packed)[count:]], self.patience)
-            sent = True
+            sent = waiting = True
             data = sock.recv(READ_SIZE)
+            waiting = False
             reader = self._reader
             reader.feed(data)
             reply = reader.gets()
@@ -206,7 +210,7 @@ class Wire(RedisPart):
                 return reply
             return self._read_on(reply, data, self.patience)
         except BaseException as error:
-            if not sent or not is_pause(error):
+            if not waiting or not is_pause(error):
                 self._fail(error, sent=sent)
         return self.read(self.patience, spent=self._slice)
 
@@ -275,32 +279,34 @@ class Wire(RedisPart):
         """The rest of a reply: after a push, for an error, or when more bytes are needed."""
         reader = self._reader
         received = 0
+        whole = data is not None  # whether `data` begins where the reply begins
         while True:
             if reply is self._more:
                 if data is not None:
-                    received = self._account(data, received)
-                data = self._receive(patience.until(spent))
+                    received = self._account(data, received, whole)
+                whole = not received and not reader.has_data()
+                data = self._receive(patience.until(spent), patience.calm)
                 spent = 0.0
                 reader.feed(data)
             elif reply.__class__ is PushNotification:
-                received, data = 0, None  # nobody here listens: what it says is for subscribers
+                received, data, whole = 0, None, False  # nobody here listens: what it says is for subscribers
             else:
                 return reply
             reply = reader.gets() if decode else reader.gets(False)
 
-    def _account(self, data: bytes, received: int) -> int:
+    def _account(self, data: bytes, received: int, whole: bool) -> int:
         """Counts the bytes of an unfinished reply; refuses the end of the connection, and too many."""
         if not data:
             raise ConnectionResetError("closed by the server")
         limit = self.wire.max_reply_bytes
-        if not received:
+        if whole:
             check_announced(data, limit)
         received += len(data)
         if received > limit:
             raise errors.ProtocolError(f"the reply is larger than max_reply_bytes ({limit})", self.wire.address)
         return received
 
-    def _receive(self, until: float) -> bytes:
+    def _receive(self, until: float, calm: bool) -> bytes:
         """The next bytes, waited for in slices. What has arrived is read before time is declared up."""
         sock = self._sock
         shortened = False
@@ -316,7 +322,7 @@ class Wire(RedisPart):
                     if left <= 0 or not is_pause(error):
                         raise
                 if self.wire.on_silence is not None:
-                    self.wire.on_silence()
+                    self.wire.on_silence(calm)
         finally:
             if shortened and self._sock is not None:
                 sock.settimeout(self._slice)
@@ -372,14 +378,16 @@ class Wire(RedisPart):
 
     def lend_to_foreign_code(self) -> None:
         """From now on redis-py's own methods read from it, with the whole `socket_timeout` per system call."""
+        self.abroad = True
         if self._sock is not None:
             self._sock.settimeout(self.socket_timeout)
 
-    def take_back(self) -> None:
-        """Ends what `lend_to_foreign_code` began; it is checked before its next use."""
-        self.check_at = 0.0
-        if self._sock is not None:
+    def take_back(self) -> bool:
+        """Ends what `lend_to_foreign_code` began; False if it had not, or if somebody else was faster."""
+        was_abroad: bool = self.__dict__.pop("abroad", False)
+        if self._sock is not None and was_abroad:
             self._sock.settimeout(self._slice)
+        return was_abroad
 
     # redis-py's own methods, for foreign code, with the count of the replies that are owed.
 

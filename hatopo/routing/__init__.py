@@ -21,7 +21,7 @@ from hatopo.routing._commands import (
     facts_of,
     with_timeout,
 )
-from hatopo.routing._failure import Cause, Failure, Outcome, failure_of
+from hatopo.routing._failure import Cause, Failure, Outcome, failure_of, runs_code
 from hatopo.routing._router import pick
 from hatopo.routing._slots import slot_of
 
@@ -47,6 +47,7 @@ __all__ = [
     "facts_of",
     "failure_of",
     "pick",
+    "runs_code",
     "slot_of",
     "with_timeout",
 ]

@@ -13,6 +13,7 @@ for the driver to carry out. It does no I/O and reads no clock: the driver passe
 
 from __future__ import annotations
 
+import difflib
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from random import Random
 from typing import TypeAlias
 
 from hatopo.errors import OptionError
-from hatopo.routing._commands import CommandClass
+from hatopo.routing._commands import FACTS, CommandClass
 from hatopo.routing._failure import Cause, Failure, Outcome
 
 REPEAT_WINDOW = 5.0
@@ -71,7 +72,15 @@ class Policies:
         """
         if not isinstance(value, Mapping):
             return cls(_policy(value))
-        named = {name.upper(): _policy(policy) for name, policy in value.items()}
+        named = {str(name).upper(): _policy(policy) for name, policy in value.items()}
+        for name in named:
+            if name != "*" and name not in FACTS and "." not in name:  # modules have commands that nobody lists
+                near = difflib.get_close_matches(name, FACTS, 1)
+                hint = f": did you mean {near[0]!r}?" if near else ""
+                raise OptionError(f"retry_policy names an unknown command {name!r}{hint}")
+        for asked, sent in (("INCR", "INCRBY"), ("DECR", "DECRBY")):  # what redis-py's incr() and decr() send
+            if asked in named:
+                named.setdefault(sent, named[asked])
         return cls(named.pop("*", RetryPolicy.SAFE), tuple(sorted(named.items(), key=lambda item: item[0])))
 
     def of_command(self, name: str) -> RetryPolicy:

@@ -67,6 +67,7 @@ _BY_TYPE: tuple[tuple[type[Exception], Cause, Outcome], ...] = (
     (errors.PoolExhaustedError, Cause.EXHAUSTED, Outcome.EXECUTED),
     (errors.WrongRoleError, Cause.WRONG_ROLE, Outcome.NOT_EXECUTED),
     (errors.HandshakeError, Cause.REFUSED, Outcome.EXECUTED),
+    (errors.StateLostError, Cause.REFUSED, Outcome.EXECUTED),
     (errors.DialError, Cause.UNREACHABLE, Outcome.NOT_EXECUTED),
     (errors.NotSentError, Cause.NOT_SENT, Outcome.NOT_EXECUTED),
     (errors.RetiredError, Cause.NOT_SENT, Outcome.NOT_EXECUTED),
@@ -97,11 +98,45 @@ _BY_TEXT: tuple[tuple[str, Cause], ...] = (
 _ABORTED = "Transaction discarded because of: "
 
 
-def failure_of(error: Exception) -> Failure:
+_REFUSALS = (
+    "You can't write against a read only replica.",
+    "Not enough good replicas to write.",
+    "Redis is loading the dataset in memory",
+    "Link with MASTER is down and replica-serve-stale-data is set to 'no'.",
+    "The cluster is down",
+    "Multiple keys request during rehashing of slot",
+    "No matching script. Please use EVAL.",
+    "max number of clients reached",
+)
+"""What the server itself says when it executes nothing. A script may say anything that begins with the same code."""
+
+
+def runs_code(name: str) -> bool:
+    """Whether a command runs code of the user's on the server, whose errors may look like the server's."""
+    return name.startswith(("EVAL", "FCALL"))
+
+
+def failure_of(error: Exception, *, scripted: bool = False) -> Failure:
     """The meaning of `error`, which a connection raised or a server replied.
 
     EXECUTED stands for every failure that is final: the server did answer, or will not have us.
+
+    Args:
+        error: what was raised or replied.
+        scripted: the command runs code of the user's. Its errors count as refusals only in the server's own words:
+            a script that a read-only replica stopped at its first write has changed nothing; one that failed for
+            another reason may have.
     """
+    failure = _meaning(error)
+    if scripted and failure.outcome is Outcome.NOT_EXECUTED and not isinstance(error, errors.HatopoError):
+        text = str(error)
+        inside = "script:" in text and failure.cause is not Cause.READONLY
+        if inside or not any(refusal in text for refusal in _REFUSALS):
+            return Failure(Cause.ERROR_REPLY, Outcome.EXECUTED, error)
+    return failure
+
+
+def _meaning(error: Exception) -> Failure:
     for kind, cause, outcome in _BY_TYPE:
         if isinstance(error, kind):
             return Failure(cause, outcome, error)

@@ -1,7 +1,7 @@
 """What nodes are there: the model, the replies it is read from, discovery, and the view in force."""
 
 from hatopo.topology._discover import Answer, Discovery, Listen, NotFound, discover_master
-from hatopo.topology._model import Node, Role, Shard, Topology, one_node
+from hatopo.topology._model import Node, Shard, Topology, one_node
 from hatopo.topology._parse import MasterReport, parse_master, parse_names
 from hatopo.topology._view import TopologyView
 
@@ -12,7 +12,6 @@ __all__ = [
     "MasterReport",
     "Node",
     "NotFound",
-    "Role",
     "Shard",
     "Topology",
     "TopologyView",

@@ -6,23 +6,9 @@ owns every slot; Cluster is many. Knows nothing of how it was found out or who u
 
 from __future__ import annotations
 
-import enum
 from dataclasses import dataclass
 
 from hatopo.address import Address
-
-
-class Role(enum.Enum):
-    """What a node does in its shard."""
-
-    MASTER = "master"
-    REPLICA = "replica"
-
-    @classmethod
-    def of(cls, name: object) -> Role | None:
-        """Reads what servers call it: "master", "slave", "replica"."""
-        text = name.decode("ascii", "replace") if isinstance(name, bytes) else str(name)
-        return {"master": cls.MASTER, "slave": cls.REPLICA, "replica": cls.REPLICA}.get(text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +22,6 @@ class Node:
 
     address: Address
     id: str = ""
-
-    def same_as(self, other: Node) -> bool:
-        """Whether both are the same process, as far as one can tell."""
-        if self.id and other.id:
-            return self.id == other.id
-        return self.address == other.address
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,8 +38,6 @@ pytestmark = [
     pytest.mark.timeout(60, method="thread"),
     # A socket may be interrupted between its birth and its name; then it is collected, and says so.
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    # An interrupt that meets a `__del__` or a weak reference's callback cannot be passed on.
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 
 KEYS = [f"key{number}" for number in range(50)]
@@ -109,10 +107,12 @@ def bombard(ask: Callable[[str], Any], interrupt: type[BaseException], calls: in
 
 
 @pytest.fixture
-def client(server: Server) -> Iterator[hatopo.Redis]:
+def client(server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[hatopo.Redis]:
     """A client whose lost connections come back at once: nobody collects garbage while all wait for a connection."""
     client = hatopo.standalone(*server.address, client_name="under-fire", max_connections=LIMIT)
     client.mset({key: value_of(key) for key in KEYS})
+    # An interrupt that meets a `__del__` cannot be passed on; pytest would keep it, and with it what it met.
+    monkeypatch.setattr(sys, "unraisablehook", lambda _: None)
     gc.collect()
     gc.disable()
     yield client
@@ -242,12 +242,16 @@ def ask_for(client: hatopo.Redis, how: str) -> Callable[[], Any]:
 @pytest.mark.parametrize("how", ["call", "batch", "transaction"])
 def test_an_exception_at_any_point(client: hatopo.Redis, server: Server, how: str, fresh: bool) -> None:
     call = ask_for(client, how)
-    nth = 1
-    while interrupted_at(nth, call):
-        for key in KEYS[nth % 40 : nth % 40 + 5]:
-            assert client.get(key) == value_of(key), nth
+    nth, interrupted = 0, True
+    while interrupted:
+        nth += 1
         if fresh:
             client.connection_pool.disconnect()
-        nth += 1
+        assert not interrupted_at(sys.maxsize, call)  # some versions trace instructions from the second run on
+        if fresh:
+            client.connection_pool.disconnect()
+        interrupted = interrupted_at(nth, call)
+        for key in KEYS[nth % 40 : nth % 40 + 5]:
+            assert client.get(key) == value_of(key), nth
     assert nth > 10, "the bomb did not meet the client's code"
     expect_no_leak(client, server)
