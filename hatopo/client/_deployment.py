@@ -197,8 +197,8 @@ class Deployment:
             if isinstance(found, Topology):
                 self._missing = None
                 self.publish(found)
-            else:
-                self._missing = found
+            elif self._missing is None or len(found.answers) >= len(self._missing.answers):
+                self._missing = found  # a round that was cut short does not hide what an earlier one has heard
         finally:
             with self._lock:
                 self._refreshing = float("-inf")
