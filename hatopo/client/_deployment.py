@@ -114,6 +114,7 @@ class Deployment:
         self._waiting = 0  # calls that wait; under _lock
         self._refreshed = float("-inf")  # when the last round ended; under _lock
         self._refreshing = float("-inf")  # when the round under way began; under _lock
+        self._rounds = 0  # that have ended; under _lock
         self._missing: NotFound | None = None  # what the last round brought instead of a topology
         self._warned = float("-inf")
         survive_fork(self)
@@ -179,10 +180,10 @@ class Deployment:
         room = Room(options.max_connections, options.failover_timeout)
         return NodePool(address, make, room, options.care, self.rng, recovered)
 
-    def look_around(self, calm: bool) -> None:
+    def look_around(self, calm: bool, until: float) -> None:
         """A node is silent: finds out whether the topology has changed; rarely, where silence was asked for."""
         if self._source is not None and monotonic() - self._refreshed > (CALM_GAP if calm else SILENCE_GAP):
-            self._refresh()
+            self._refresh(until)
 
     def _refresh(self, until: float = float("inf")) -> None:
         """One round of discovery, at most until `until`, unless one is under way or has just ended."""
@@ -203,6 +204,8 @@ class Deployment:
             with self._lock:
                 self._refreshing = float("-inf")
                 self._refreshed = monotonic()
+                self._rounds += 1
+            self._sleepers.wake_all()
 
     def _note_change(self) -> None:
         with self._lock:
@@ -224,7 +227,11 @@ class Deployment:
             MasterNotFoundError: no such node is known.
         """
         if self._view.current is None:
+            rounds = self._rounds
             self._refresh(until)
+            if self._rounds == rounds:  # another call's round is under way, or has just ended: that is ours, too
+                left = min(until - monotonic(), REFRESH_GAP if self._refreshing < 0 else ROUND_PATIENCE)
+                self._sleepers.sleep(left, lambda: self._rounds != rounds)
         topology = self._view.current
         node = None if topology is None else pick(topology, call.first_key)
         pool = None if node is None else self._pools.get(node.address)
@@ -433,13 +440,13 @@ def exchange(connection: Wire, call: Call, deadline: float) -> Any:
     return call.result()
 
 
-def _looking(me: weakref.ref[Deployment]) -> Callable[[bool], None]:
+def _looking(me: weakref.ref[Deployment]) -> Callable[[bool, float], None]:
     """A callback that does not keep the deployment alive."""
 
-    def look(calm: bool) -> None:
+    def look(calm: bool, until: float) -> None:
         deployment = me()
         if deployment is not None:
-            deployment.look_around(calm)
+            deployment.look_around(calm, until)
 
     return look
 

@@ -41,14 +41,15 @@ class WireOptions:
         expect_role: "master" if the node must say so itself in the handshake, or "".
         insist_protocol: RESP3 was chosen by name: no falling back to RESP2.
         max_reply_bytes: a larger reply is refused.
-        on_silence: called by the reader after each `SLICE` of silence, with whether it was asked for.
+        on_silence: called by the reader after each `SLICE` of silence: whether that was asked for, and the moment
+            at which the reader wants to be back.
     """
 
     address: Address
     expect_role: str = ""
     insist_protocol: bool = False
     max_reply_bytes: int = MAX_REPLY_BYTES
-    on_silence: Callable[[bool], None] | None = None
+    on_silence: Callable[[bool, float], None] | None = None
 
 
 if TYPE_CHECKING:

@@ -20,6 +20,7 @@ from time import monotonic
 from typing import Protocol
 
 from redis import RedisError
+from redis import TimeoutError as RedisTimeoutError
 
 from hatopo.address import Address
 from hatopo.connection._edge import Patience
@@ -302,7 +303,8 @@ class NodePool:
         except BaseException as error:
             with self._lock:
                 self._members.discard(connection)
-                if isinstance(error, DialError) and not (hurried and isinstance(error.__cause__, TimeoutError)):
+                late = isinstance(error.__cause__, (TimeoutError, RedisTimeoutError))
+                if isinstance(error, DialError) and not (hurried and late):
                     self._gate.failed(error, monotonic())
                 elif isinstance(error, RedisError) and not isinstance(error, DialError):
                     self._gate.succeeded()  # it does answer, if only to turn us away

@@ -322,7 +322,7 @@ class Wire(RedisPart):
                     if left <= 0 or not is_pause(error):
                         raise
                 if self.wire.on_silence is not None:
-                    self.wire.on_silence(calm)
+                    self.wire.on_silence(calm, until)
         finally:
             if shortened and self._sock is not None:
                 sock.settimeout(self._slice)

@@ -5,11 +5,15 @@ Every scenario is written against a driver, so that each colour of the client ru
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
+import hatopo
 from tests.conftest import eventually
 from tests.drivers import Driver, Load, PlainDriver, SyncDriver
 
@@ -143,3 +147,27 @@ def test_the_ledger_sees_a_lost_call(own_server: Server) -> None:
         own_server.call("HDEL", Load.KEY, "incr-0-0")
     driver.close()
     assert load.ledger(own_server).lost == ["incr-0-0"]
+
+
+def test_many_threads_begin_at_once(sentinel_set: SentinelSet) -> None:
+    """One round of discovery serves them all, even if nobody may try twice; and more rounds find no other master."""
+    with hatopo.sentinel("mymaster", sentinel_set.sentinels, retry=Retry(NoBackoff(), 0)) as client:
+        with ThreadPoolExecutor(30) as threads:
+            assert list(threads.map(lambda _: client.ping(), range(30))) == [True] * 30
+        assert client.topology is not None
+        (shard,) = client.topology.shards
+        assert shard.master is not None
+        assert (shard.master.address.host, shard.master.address.port) == sentinel_set.master().address
+
+
+def test_silence_makes_a_reader_look_around(sentinel_set: SentinelSet) -> None:
+    """A frozen master closes nothing: whoever reads from it finds out that it is no longer the master."""
+    with hatopo.sentinel("mymaster", sentinel_set.sentinels, socket_timeout=60) as client:
+        client.set("k", "v")
+        eventually(lambda: client.wait(2, 1000) == 2)
+        old = sentinel_set.master()
+        old.freeze()
+        try:
+            assert client.get("k") == b"v", "answered by the new master, long before the socket's timeout"
+        finally:
+            old.thaw()
