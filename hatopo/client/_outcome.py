@@ -42,7 +42,8 @@ def final_error(
         return ambiguous(command, error, attempts=attempt.failures, seconds=seconds)
     if not isinstance(error, errors.HatopoError) or isinstance(error, errors.MasterNotFoundError):
         return error  # what the server replied last, or what the sentinels said
-    shape = errors.NodeTimeoutError if isinstance(error, rx.TimeoutError) else errors.NodeUnavailableError
+    late = isinstance(error, rx.TimeoutError) or (verdict is Verdict.TIME_UP and attempt.hurried)
+    shape = errors.NodeTimeoutError if late else errors.NodeUnavailableError
     advice = _ADVICE.get(verdict, "retry_policy= allows no second attempt")
     times = "once" if attempt.failures == 1 else f"{attempt.failures} times"
     message = f"{command} got no reply: {error} (tried {times} in {seconds:.2f} s; {advice})"

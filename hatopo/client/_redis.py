@@ -192,16 +192,25 @@ class Redis(redis.Redis):
             if self.connection is None:
                 reply = self._deployment.run(call, self._terms, end, failed=failed, started=started)
             else:
-                pinned: Any = self.connection
-                with self.single_connection_lock:
-                    reply = self._deployment.run(call, self._terms, end, lender=_Pinned(self))
-                    pinned.stateful = pinned.stateful or facts.stateful
+                reply = self._call_pinned(call, end, facts.stateful)
         except rx.ResponseError:
             if EMPTY_RESPONSE in options:
                 return options[EMPTY_RESPONSE]
             raise
         if args[0] in self.response_callbacks:
             return self.response_callbacks[args[0]](reply, **callback_options(options))
+        return reply
+
+    def _call_pinned(self, call: SingleCall, end: float, stateful: bool) -> Any:
+        pinned: Any = self.connection
+        with self.single_connection_lock:
+            try:
+                reply = self._deployment.run(call, self._terms, end, lender=_Pinned(self))
+            except rx.RedisError:
+                if not pinned.is_connected:
+                    pinned.stateful = False  # this error tells that the connection is lost, and its state with it
+                raise
+            pinned.stateful = pinned.stateful or stateful
         return reply
 
     def _is_foreign(self) -> bool:

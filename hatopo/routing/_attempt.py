@@ -209,6 +209,7 @@ class Attempt:
         self.failures = 0
         self.maybe_executed = False
         self.end = min(limits.deadline, now + limits.failover_timeout)
+        self.hurried = limits.deadline <= self.end  # the caller's deadline, not our patience, ends it
         self._policy = policy
         self._retries = limits.retries
         self._fixed = limits.fixed

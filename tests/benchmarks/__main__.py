@@ -1,17 +1,18 @@
 """Measures redis-py, hatopo and the floor: `python -m tests.benchmarks [--rounds 7] [--n 3000]`.
 
-Every round runs each workload on all three, one after another and in turn, so that a drift of the machine hits
-all alike; the figures are medians over the rounds. CPU is that of this process, all threads: the figure that
-survives a noisy machine. The overhead share is how much of what redis-py spends above the floor hatopo spends.
+Every round runs each workload on all three in short turns, so that a drift of the machine hits all alike. The
+figures are medians over the rounds, ratios medians of what one round gave. CPU is that of this process, all
+threads: the figure that survives a noisy machine. The overhead share is how much of what redis-py spends above
+the floor hatopo spends.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import statistics
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import redis
@@ -24,48 +25,69 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 REFERENCE, FLOOR = "redis-py", "floor"
+SLICES = 3  # turns of each client in a round
 
 
 @dataclass
-class Series:
-    """What one client did in one workload, a figure for each round."""
+class Sample:
+    """What one client did in one workload in one round."""
 
-    per_second: list[float] = field(default_factory=list)
-    cpu: list[float] = field(default_factory=list)  # microseconds for each operation
+    done: int = 0
+    wall: float = 0.0
+    cpu: float = 0.0
 
-    def measure(self, work: Callable[[Any, int], int], client: Any, n: int) -> None:
+    def add(self, work: Callable[[Any, int], int], client: Any, n: int) -> None:
         wall, cpu = time.perf_counter(), time.process_time()
-        done = work(client, n)
-        self.cpu.append((time.process_time() - cpu) / done * 1e6)
-        self.per_second.append(done / (time.perf_counter() - wall))
+        self.done += work(client, n)
+        self.cpu += time.process_time() - cpu
+        self.wall += time.perf_counter() - wall
+
+    @property
+    def microseconds(self) -> float:
+        """CPU for each operation."""
+        return self.cpu / self.done * 1e6
+
+    @property
+    def per_second(self) -> float:
+        return self.done / self.wall
 
 
-def measure(clients: dict[str, Any], rounds: int, n: int) -> dict[str, dict[str, Series]]:
-    """By workload and client; a first round, which opens connections, is thrown away."""
+Round = dict[str, Sample]  # by client
+
+
+def measure(clients: dict[str, Any], rounds: int, n: int) -> dict[str, list[Round]]:
+    """The rounds of each workload; a first one, which opens connections, is thrown away."""
     names = list(clients)
-    results = {workload: {name: Series() for name in names} for workload in WORKLOADS}
-    for number in range(rounds + 1):
-        turn = names[number % len(names) :] + names[: number % len(names)]
+    results: dict[str, list[Round]] = {workload: [] for workload in WORKLOADS}
+    for _ in range(rounds + 1):
         for workload, work in WORKLOADS.items():
-            for name in turn:
-                series = results[workload][name] if number else Series()
-                series.measure(work, clients[name], n)
-    return results
+            round_ = {name: Sample() for name in names}
+            for turn in range(SLICES):
+                for name in names[turn:] + names[:turn]:
+                    round_[name].add(work, clients[name], max(1, n // SLICES))
+            results[workload].append(round_)
+    return {workload: done[1:] for workload, done in results.items()}
 
 
-def show(results: dict[str, dict[str, Series]]) -> None:
+def show(results: dict[str, list[Round]]) -> None:
     """The table."""
     print(f"{'workload':<25}{'client':<10}{'ops/s':>9}{'CPU us':>9}{'x redis-py':>12}{'overhead share':>16}")
-    for workload, by_client in results.items():
-        cpu = {name: statistics.median(series.cpu) for name, series in by_client.items()}
-        speed = {name: statistics.median(series.per_second) for name, series in by_client.items()}
-        for name in by_client:
-            row = f"{workload:<25}{name:<10}{speed[name]:>9.0f}{cpu[name]:>9.1f}"
-            row += f"{speed[name] / speed[REFERENCE]:>12.2f}"
-            above = cpu[REFERENCE] - cpu[FLOOR]
-            if name not in (REFERENCE, FLOOR) and above > 0:
-                row += f"{(cpu[name] - cpu[FLOOR]) / above:>16.2f}"
+    for workload, rounds in results.items():
+        for name in rounds[0]:
+            speed = median(round_[name].per_second for round_ in rounds)
+            cpu = median(round_[name].microseconds for round_ in rounds)
+            ratio = median(round_[name].per_second / round_[REFERENCE].per_second for round_ in rounds)
+            row = f"{workload:<25}{name:<10}{speed:>9.0f}{cpu:>9.1f}{ratio:>12.2f}"
+            if name not in (REFERENCE, FLOOR):
+                row += f"{median(overhead_share(round_, name) for round_ in rounds):>16.2f}"
             print(row)
+
+
+def overhead_share(round_: Round, name: str) -> float:
+    """(client - floor) / (redis-py - floor), in CPU."""
+    floor = round_[FLOOR].microseconds
+    above = round_[REFERENCE].microseconds - floor
+    return (round_[name].microseconds - floor) / above if above > 0 else float("nan")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -195,6 +195,18 @@ def test_the_first_dial_has_its_own_time() -> None:
         assert client.get("k") == value_of("k")
 
 
+def test_a_deadline_is_a_matter_of_time_even_where_nobody_answers() -> None:
+    client = hatopo.standalone("127.0.0.1", 1)
+    with hatopo.deadline(0.1), pytest.raises(redis.TimeoutError) as caught:
+        client.incr("n")
+    assert isinstance(caught.value, hatopo.NodeTimeoutError)
+    assert not caught.value.maybe_executed
+    with pytest.raises(redis.TimeoutError):
+        client.using(deadline=0.1).get("k")
+    with pytest.raises(redis.ConnectionError):
+        client.using(failover_timeout=0.1).get("k")
+
+
 def test_keywords_for_sentinels_are_checked_too() -> None:
     with pytest.raises(hatopo.OptionError, match="did you mean 'password'"):
         hatopo.sentinel("mymaster", ["127.0.0.1:1"], sentinel_kwargs={"pasword": "x"})
