@@ -21,13 +21,12 @@ from hatopo.client._outcome import ambiguous, callback_options, state_error
 from hatopo.client._pool import ConnectionPool
 from hatopo.client._scopes import end_of
 from hatopo.connection import COMPLETE, Wire
-from hatopo.routing import FACTS, CommandClass, facts_of
+from hatopo.routing import CONTAINERS, FACTS, CommandClass, facts_of
 
 EMPTY_RESPONSE = "EMPTY_RESPONSE"  # redis-py's option: what an error stands for, or a command that is not sent
 _IN_TRANSACTIONS = frozenset({"DISCARD", "UNWATCH", "WATCH"})
 _AT_ONCE = frozenset({"WATCH", "UNWATCH", "DISCARD"})
-_CONTAINERS = frozenset(name.partition(" ")[0] for name in FACTS if " " in name)
-_HARMLESS = frozenset(name for name, facts in FACTS.items() if not facts.stateful) - _CONTAINERS
+_HARMLESS = frozenset(name for name, facts in FACTS.items() if not facts.stateful) - CONTAINERS
 """Commands that need no second look, in their usual spelling."""
 
 

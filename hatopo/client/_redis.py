@@ -29,17 +29,16 @@ from hatopo.client._scopes import DEADLINE, end_of
 from hatopo.client._scripts import Lock, Script
 from hatopo.connection import IDLE_CHECK, PLAIN, Wire
 from hatopo.errors import NodeError, OptionError, StateLostError
-from hatopo.routing import FACTS, CommandClass, PolicyLike, facts_of
+from hatopo.routing import CONTAINERS, FACTS, CommandClass, PolicyLike, facts_of
 from hatopo.topology import Topology, one_node
 
 _R = TypeVar("_R", bound="Redis")
 _POSITIONAL = tuple(inspect.signature(redis.Redis.__init__).parameters)[1:]
-_CONTAINERS = {name.partition(" ")[0] for name in FACTS if " " in name}
 HOT = {
     name: facts.kind not in SAFE
     for name, facts in FACTS.items()
     if " " not in name
-    and name not in _CONTAINERS
+    and name not in CONTAINERS
     and not facts.blocking
     and not facts.stateful
     and not name.startswith(("EVAL", "FCALL", "HIMPORT"))

@@ -13,6 +13,7 @@ from hatopo.routing._attempt import (
     Wait,
 )
 from hatopo.routing._commands import (
+    CONTAINERS,
     FACTS,
     CommandClass,
     Facts,
@@ -26,6 +27,7 @@ from hatopo.routing._router import pick
 from hatopo.routing._slots import slot_of
 
 __all__ = [
+    "CONTAINERS",
     "FACTS",
     "Attempt",
     "Cause",

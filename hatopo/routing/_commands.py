@@ -104,8 +104,9 @@ def _all_facts() -> dict[str, Facts]:
 FACTS: dict[str, Facts] = _all_facts()
 """Every known command and subcommand by its canonical name."""
 
-_CONTAINERS = frozenset(name.split()[0] for name in FACTS if " " in name)
-_NEEDS_NO_MORE_WORDS = {name: facts for name, facts in FACTS.items() if name not in _CONTAINERS}
+CONTAINERS = frozenset(name.split()[0] for name in FACTS if " " in name)
+"""Names that want a second word: CONFIG, CLIENT ..."""
+_NEEDS_NO_MORE_WORDS = {name: facts for name, facts in FACTS.items() if name not in CONTAINERS}
 
 
 def facts_of(args: Sequence[object]) -> Facts:
@@ -117,7 +118,7 @@ def facts_of(args: Sequence[object]) -> Facts:
             return facts
     words = _spread(args)
     name = _text(words[0]).upper() if words else ""
-    if name in _CONTAINERS and len(words) > 1:
+    if name in CONTAINERS and len(words) > 1:
         return FACTS.get(f"{name} {_text(words[1]).upper()}") or _unknown(name, FACTS[name].stateful)
     return FACTS.get(name) or _unknown(name)
 

@@ -230,9 +230,9 @@ def test_what_is_no_reply_ends_the_batch_and_the_connection(fault: str) -> None:
     with FaultyServer() as fake, client_of(fake, socket_timeout=1.0, retry_policy="never") as client:
         fake.data[b"k"] = value_of("k")
         getattr(fake.on("ECHO"), fault)()
-        # Only the first header in what arrives is looked at: behind other replies, the silence behind it tells.
-        expected = redis.TimeoutError if fault == "huge_header" else (redis.InvalidResponse, redis.ConnectionError)
-        with pytest.raises(expected):
+        # Only the first header in what arrives is looked at: where it came with other replies, the silence tells.
+        silence = (redis.TimeoutError,) if fault == "huge_header" else ()
+        with pytest.raises((redis.InvalidResponse, redis.ConnectionError, *silence)):
             batch(client).get("k").incr("n").echo("a").get("k").execute()
         spoilt = fake.connections
         fake.heal()

@@ -305,7 +305,7 @@ class Source:
                     yield from strings(value, self.known)
             case [first, *rest]:
                 for name in strings(first, self.known):
-                    second = strings(rest[0], self.known) if rest and name in _commands._CONTAINERS else []
+                    second = strings(rest[0], self.known) if rest and name in _commands.CONTAINERS else []
                     yield " ".join([name, *second])
 
     def values(self, variable: str, function: Any) -> Iterator[ast.expr]:
@@ -329,7 +329,7 @@ def test_every_command_of_redis_py_has_a_class() -> None:
     assert commands.issuperset([*expected, "JSON.SET", "FT.CURSOR READ", "FT.INFO", "TS.INFO", "BF.ADD"])
     assert len(commands) > 350
     assert {name for source in sources for name in source.unresolved} <= DYNAMIC
-    plain = FACTS.keys() - _commands._CONTAINERS  # "LOLWUT VERSION" is LOLWUT with an argument
+    plain = FACTS.keys() - _commands.CONTAINERS  # "LOLWUT VERSION" is LOLWUT with an argument
     assert {name for name in commands if name not in FACTS and name.split()[0] not in plain} == set()
 
 
@@ -351,7 +351,7 @@ def test_table_is_what_the_server_says(server: tuple[int, str]) -> None:
         assert server[1] == Path(_commands.__file__).with_name("_table.py").read_text()
     for name, flags, *keys in said["TABLE"]:
         facts = FACTS.get(name)
-        if facts and name not in _commands._CONTAINERS:
+        if facts and name not in _commands.CONTAINERS:
             ours = [facts.first_key, facts.last_key, facts.key_step]
             assert ("r" in flags, True) == (facts.readonly, facts.movable_keys or keys == ours), name
             assert facts.blocking or "b" not in flags, name
