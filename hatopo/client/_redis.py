@@ -29,7 +29,7 @@ from hatopo.client._scopes import DEADLINE, end_of
 from hatopo.client._scripts import Lock, Script
 from hatopo.connection import IDLE_CHECK, PLAIN, Wire
 from hatopo.errors import NodeError, OptionError, StateLostError
-from hatopo.routing import CONTAINERS, FACTS, CommandClass, PolicyLike, facts_of
+from hatopo.routing import CONTAINERS, FACTS, CommandClass, PolicyLike, facts_of, runs_code
 from hatopo.topology import Topology, one_node
 
 _R = TypeVar("_R", bound="Redis")
@@ -41,7 +41,8 @@ HOT = {
     and name not in CONTAINERS
     and not facts.blocking
     and not facts.stateful
-    and not name.startswith(("EVAL", "FCALL", "HIMPORT"))
+    and not runs_code(name)
+    and not name.startswith("HIMPORT")
 }
 """The commands that may take the hot path, and whether their connection is checked before each use: where a lost
 reply would be an error, a connection that has ended must be found out before the command is sent."""
@@ -238,20 +239,16 @@ class Redis(redis.Redis):
         Raises:
             OptionError: a value is wrong.
         """
-        wanted: dict[str, Any] = {}
         given = {"deadline": deadline, "retry_policy": retry_policy, "failover_timeout": failover_timeout}
         given = {name: value for name, value in given.items() if value is not _UNSET}
         checked = read_options(given)
-        for name in given:
-            wanted["policies" if name == "retry_policy" else name] = getattr(
-                checked, "policies" if name == "retry_policy" else name
-            )
+        fields = ["policies" if name == "retry_policy" else name for name in given]
         clone = self.__class__.__new__(self.__class__)
         clone.__dict__.update(self.__dict__)
         clone.auto_close_connection_pool = False
         clone._lent_from = self
         clone._is_clone = True
-        clone._terms = replace(self._terms, **wanted)
+        clone._terms = replace(self._terms, **{field: getattr(checked, field) for field in fields})
         clone._warm = clone._always_warm or clone._terms.deadline is not None
         return clone
 
