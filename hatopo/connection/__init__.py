@@ -1,16 +1,11 @@
 """Bytes: RESP, the handshake, connections and their lending."""
 
 from hatopo.connection._edge import Patience, WireOptions
+from hatopo.connection._kinds import Connection, SSLConnection, UnixDomainSocketConnection
 from hatopo.connection._lending import IDLE_CHECK, Care, NodePool, Room, survive_fork
 from hatopo.connection._resp import MAX_REPLY_BYTES, PLAIN, Pack, chunks, split_name
 from hatopo.connection._waiters import Waiters
-from hatopo.connection._wire import (
-    COMPLETE,
-    Connection,
-    SSLConnection,
-    UnixDomainSocketConnection,
-    Wire,
-)
+from hatopo.connection._wire import COMPLETE, Wire
 
 __all__ = [
     "COMPLETE",

@@ -454,23 +454,6 @@ class Wire(RedisPart):
         super().disconnect(*args, **kwargs)
 
 
-class Connection(Wire, redis_connection.Connection):  # type: ignore[misc]  # RedisPart describes the same attributes
-    """A TCP connection."""
-
-
-class SSLConnection(Wire, redis_connection.SSLConnection):  # type: ignore[misc]
-    """A TLS connection."""
-
-    def _wrap_socket_with_ssl(self, sock: Any) -> Any:
-        """Shakes TLS hands within the time of the dial: redis-py would give it `socket_timeout`."""
-        sock.settimeout(self.time_to_dial())
-        return super()._wrap_socket_with_ssl(sock)  # type: ignore[no-untyped-call]
-
-
-class UnixDomainSocketConnection(Wire, redis_connection.UnixDomainSocketConnection):  # type: ignore[misc]
-    """A connection to a unix socket."""
-
-
 def _nowhere() -> None:
     """The home of a connection that no pool has made."""
 
