@@ -7,6 +7,7 @@ The map: `topology` knows what nodes there are, `routing` where a command goes a
 `connection` moves the bytes, `client` wears redis-py's face.
 """
 
+from hatopo import events
 from hatopo.address import Address
 from hatopo.client import (
     ClientOptions,
@@ -15,6 +16,8 @@ from hatopo.client import (
     Pipeline,
     PubSub,
     Redis,
+    SentinelOptions,
+    Sentinels,
     deadline,
     from_url,
     sentinel,
@@ -60,14 +63,17 @@ __all__ = [
     "PubSub",
     "Redis",
     "RetryPolicy",
+    "SentinelOptions",
+    "Sentinels",
     "ServiceUnknownError",
     "TooManyWaitingError",
     "UnknownOptionError",
     "deadline",
+    "events",
     "from_url",
     "sentinel",
     "standalone",
 ]
 
-for _public in (ConnectionPool, Pipeline, PubSub, Redis):
+for _public in (ConnectionPool, Pipeline, PubSub, Redis, Sentinels):
     _public.__module__ = "hatopo"

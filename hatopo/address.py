@@ -6,7 +6,7 @@ Decides how an address is written and read. Knows nothing of sockets, names or r
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from hatopo.errors import OptionError
@@ -16,15 +16,33 @@ AddressLike: TypeAlias = "Address | str | tuple[str, int]"
 
 @dataclass(frozen=True, slots=True, order=True)
 class Address:
-    """A TCP endpoint (`host`, `port`), or a unix socket (`host` is the path, `port` is 0)."""
+    """A TCP endpoint (`host`, `port`), or a unix socket (`host` is the path, `port` is 0).
+
+    Attributes:
+        announced: what the node is called by who named it, if it is dialled elsewhere; only for messages, and no part
+            of what addresses are compared by.
+    """
 
     host: str
     port: int
+    announced: str = field(default="", compare=False)
 
     def __str__(self) -> str:
-        if self.is_unix:
-            return self.host
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        shown = self.host
+        if not self.is_unix:
+            shown = f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return f"{shown} (announced as {self.announced})" if self.announced else shown
+
+    def mapped(self, host: str, port: object) -> Address:
+        """Where this announced address is dialled; the result names both. Itself, if that is the same place.
+
+        Raises:
+            OptionError: the host is empty, or the port is no number from 1 to 65535.
+        """
+        target = Address.tcp(host, port)
+        if target == self:
+            return self
+        return Address(target.host, target.port, self.announced or str(self))
 
     @property
     def is_unix(self) -> bool:
@@ -64,20 +82,36 @@ class Address:
         """
         if isinstance(value, Address):
             return value
-        if isinstance(value, (tuple, list)):
-            if len(value) != 2:
-                raise OptionError(f"an address is (host, port), not {value!r}")
-            return cls.tcp(value[0], value[1])
-        if not isinstance(value, str):
-            raise OptionError(f"an address is 'host:port' or (host, port), not {value!r}")
-        text = value.strip()
-        if text.startswith("["):
-            host, _, rest = text[1:].partition("]")
-            return cls.tcp(host, rest[1:] if rest.startswith(":") else default_port)
-        if text.count(":") > 1:  # a bare IPv6 address
-            return cls.tcp(text, default_port)
-        host, colon, port = text.partition(":")
-        return cls.tcp(host, port if colon else default_port)
+        host, port = split_endpoint(value)
+        return cls.tcp(host, default_port if port is None else port)
+
+
+def split_endpoint(value: object) -> tuple[str, object]:
+    """Takes `"host"`, `"host:port"`, `"[v6]:port"` or `(host, port)` apart; the port is None where there is none.
+
+    Neither part is checked: see `Address.tcp`.
+
+    Raises:
+        OptionError: it is none of these.
+    """
+    if isinstance(value, Address):
+        return value.host, value.port
+    if isinstance(value, (tuple, list)):
+        if len(value) != 2 or value[1] is None:
+            raise OptionError(f"an address is (host, port), not {value!r}")
+        return value[0], value[1]
+    if not isinstance(value, str):
+        raise OptionError(f"an address is 'host:port' or (host, port), not {value!r}")
+    text = value.strip()
+    if text.startswith("["):
+        host, bracket, rest = text[1:].partition("]")
+        if not bracket or (rest and not rest.startswith(":")):
+            raise OptionError(f"an address is 'host:port', or '[v6]:port', not {value!r}")
+        return host, rest[1:] if rest else None
+    if text.count(":") > 1:  # a bare IPv6 address
+        return text, None
+    host, colon, port = text.partition(":")
+    return host, port if colon else None
 
 
 def parse_addresses(values: Iterable[AddressLike], default_port: int, what: str) -> tuple[Address, ...]:

@@ -19,7 +19,9 @@ Every error is a `redis.RedisError` and a sibling of what redis-py raises in its
     +-- ConnectionStateError (redis.ResponseError)  a command that needs a connection of its own
     +-- NodeError                                   what happened on one connection: `node`; often the
         |                                           `__cause__` of one of the above
-        +-- DialError, HandshakeError, WrongRoleError, RetiredError (redis.ConnectionError)
+        +-- DialError, HandshakeError, RetiredError (redis.ConnectionError)
+        +-- WrongRoleError (redis.ConnectionError)
+        |   +-- WrongNodeError
         +-- LoginError (redis.AuthenticationError)
         +-- StateLostError (redis.ConnectionError)  a pinned connection ended with the state it had
         +-- NotSentError, ReplyLostError (redis.ConnectionError), ReplyTimeoutError (redis.TimeoutError)
@@ -139,6 +141,10 @@ class WrongRoleError(NodeError, rx.ConnectionError):
     """A node that should be the master says that it is a replica."""
 
 
+class WrongNodeError(WrongRoleError):
+    """A node is not the one that should be at its address: its run id is another."""
+
+
 class DialError(NodeError, rx.ConnectionError):
     """A node could not be reached: refused, unreachable, unknown name, no answer to the handshake in time."""
 
@@ -166,11 +172,23 @@ class NotSentError(NodeError, rx.ConnectionError):
 
 
 class ReplyLostError(NodeError, rx.ConnectionError):
-    """A connection ended after the command was sent and before its reply was complete."""
+    """A connection ended after the command was sent and before its reply was complete.
+
+    Attributes:
+        begun: bytes of the reply had come.
+    """
+
+    begun = False
 
 
 class ReplyTimeoutError(NodeError, rx.TimeoutError):
-    """A command was sent and its reply did not come in time."""
+    """A command was sent and its reply did not come in time.
+
+    Attributes:
+        begun: bytes of the reply had come.
+    """
+
+    begun = False
 
 
 class ProtocolError(NodeError, rx.InvalidResponse, rx.ConnectionError):

@@ -1,13 +1,14 @@
 """The redis-py face: the client, its pipeline, pub/sub and pool, and the loop that drives calls."""
 
-from hatopo.client._factories import from_url, sentinel, standalone
-from hatopo.client._keywords import ClientOptions, HatopoOptions
+from hatopo.client._factories import Sentinels, from_url, sentinel, standalone
+from hatopo.client._keywords import ClientOptions, HatopoOptions, SentinelOptions
 from hatopo.client._pipeline import Pipeline
 from hatopo.client._pool import ConnectionPool
 from hatopo.client._pubsub import PubSub
 from hatopo.client._redis import Redis
 from hatopo.client._scopes import deadline
 from hatopo.client._scripts import Lock, Script
+from hatopo.client._stats import Stats
 
 __all__ = [
     "ClientOptions",
@@ -18,6 +19,9 @@ __all__ = [
     "PubSub",
     "Redis",
     "Script",
+    "SentinelOptions",
+    "Sentinels",
+    "Stats",
     "deadline",
     "from_url",
     "sentinel",

@@ -15,7 +15,7 @@ import redis.exceptions as rx
 
 from hatopo.client._outcome import ambiguous
 from hatopo.connection import COMPLETE, Pack, Patience, chunks, split_name
-from hatopo.errors import NotSentError
+from hatopo.errors import NotSentError, ReplyLostError, ReplyTimeoutError
 from hatopo.routing import (
     Cause,
     CommandClass,
@@ -96,6 +96,11 @@ class Call:
         """The class of what is still to be done."""
         return CommandClass.READ
 
+    def waited(self, error: Exception) -> bool:
+        """Whether it was waiting for an element when `error` ended its connection, and no byte of a reply had come."""
+        del error
+        return False
+
     def policy(self, policies: Policies) -> RetryPolicy:
         """The retry policy of it."""
         return policies.default
@@ -173,6 +178,10 @@ class SingleCall(Call):
 
     def kind(self) -> CommandClass:
         return self._kind or kind_of(self._args, self._facts, self._scripts)
+
+    def waited(self, error: Exception) -> bool:
+        pops = self._blocks is not None and self.kind() is CommandClass.NON_IDEMPOTENT
+        return pops and isinstance(error, (ReplyLostError, ReplyTimeoutError)) and not error.begun
 
     def policy(self, policies: Policies) -> RetryPolicy:
         return policies.of_command(self.name)

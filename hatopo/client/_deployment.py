@@ -1,4 +1,4 @@
-"""A deployment in use: its topology, the pools of its nodes, and the loop that carries a call to its reply.
+"""The loop that carries a call to its reply, over the nodes of a deployment.
 
 The loop asks `Attempt` after each failure and carries out the step. It does not ask what kind of deployment it
 is: one whose topology can be discovered is given a source, one whose topology is fixed is not.
@@ -9,12 +9,9 @@ Shared by every client of the deployment and by their clones; closed by the clie
 from __future__ import annotations
 
 import logging
-import threading
-import weakref
-from collections.abc import Callable, Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from random import Random
 from time import monotonic
 from typing import Any, Protocol
 
@@ -23,9 +20,12 @@ import redis.exceptions as rx
 from hatopo import errors
 from hatopo.address import Address
 from hatopo.client._calls import Call, Script, SingleCall
+from hatopo.client._nodes import News, Nodes
 from hatopo.client._options import Options
 from hatopo.client._outcome import ambiguous, final_error
-from hatopo.connection import NodePool, Room, Waiters, Wire, WireOptions, survive_fork
+from hatopo.client._stats import Stats
+from hatopo.connection import NodePool, Wire
+from hatopo.events import Cause as ChangeCause
 from hatopo.routing import (
     Attempt,
     Cause,
@@ -41,31 +41,41 @@ from hatopo.routing import (
     failure_of,
     pick,
 )
-from hatopo.topology import NotFound, Topology, TopologyView
+from hatopo.topology import Topology
 
 log = logging.getLogger("hatopo.topology")
 
-REFRESH_GAP = 0.1
-"""Seconds between two rounds of discovery."""
-CALM_GAP = 10.0
-"""The same, where the silence was asked for: a blocking command."""
-ROUND_PATIENCE = 5.0
 MAX_SCRIPTS = 10_000
-SILENCE_GAP = 1.0
-"""Seconds between two rounds that were asked for because a node is silent."""
 WARN_AFTER, WARN_GAP = 1.0, 10.0
-_FOREIGN = frozenset({"retry", "retry_on_error", "retry_on_timeout", "event_dispatcher"})
-"""Keywords that stay visible in `connection_kwargs` but must not make connections retry on their own."""
+_DEMOTED = frozenset({Cause.READONLY, Cause.WRONG_ROLE})
 
 
 class Source(Protocol):
-    """Where a deployment's topology comes from."""
+    """Where a deployment's topology comes from, and who tells of its changes."""
 
-    def find(self, until: float) -> Topology | NotFound:
-        """Asks, and returns within a second, at `until` at the latest."""
+    def join(self, follower: Deployment) -> None:
+        """Publishes the view in force to a deployment, and every later one. Cheap if it has joined already."""
 
-    def explain(self, found: NotFound) -> errors.MasterNotFoundError:
-        """Why nothing was found."""
+    def leave(self, follower: Deployment) -> None:
+        """Ends that; watching ends with the last follower."""
+
+    def refresh(self, until: float, *, join: bool = False) -> None:
+        """One round of questions for all who follow, unless one is under way or has just ended.
+
+        Returns within a second, at `until` at the latest. `join`: waits for the end of a round that is under way.
+        """
+
+    def silent(self, follower: Deployment, address: Address, calm: bool, until: float) -> None:
+        """A node is silent; `calm`: that was asked for (a blocking command)."""
+
+    def demoted(self, address: Address) -> None:
+        """A node that was taken for a master says that it is none."""
+
+    def why_unknown(self) -> errors.MasterNotFoundError:
+        """Why no master is known."""
+
+    def last_word(self) -> float | None:
+        """The moment at which somebody who knows the topology was last heard."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,132 +101,79 @@ class Lender(Protocol):
         """Takes it back closed."""
 
 
-class Deployment:
+class Deployment(Nodes):
     """See the module.
 
     Args:
         options: of the client that made it.
+        name: for messages and events.
+        seed: the first address that the user gave, if that is not a node's.
         first: the topology, where it is known from the start.
         source: where it is found out, or None if `first` is all there is.
     """
 
-    def __init__(self, options: Options, *, first: Topology | None = None, source: Source | None = None) -> None:
-        self.options = options
-        self.sole: NodePool | None = None  # the pool of the one master of a one-shard topology; under _lock
+    def __init__(
+        self,
+        options: Options,
+        name: str = "",
+        *,
+        seed: Address | None = None,
+        first: Topology | None = None,
+        source: Source | None = None,
+    ) -> None:
+        super().__init__(options, name, seed, follows=source is not None)
         self.scripts: dict[str, Script] = {}  # by SHA1
-        self.rng = Random()
         self._source = source
-        self._make_locks()
-        self._view = TopologyView()  # offered to under _lock
-        self._pools: dict[Address, NodePool] = {}  # replaced whole under _lock
         self._budget = RetryBudget(5.0 * options.max_connections, monotonic())
-        self._changes = 0  # counts what waiting calls wait for: new views, nodes that answer again; under _lock
         self._waiting = 0  # calls that wait; under _lock
-        self._refreshed = float("-inf")  # when the last round ended; under _lock
-        self._refreshing = float("-inf")  # when the round under way began; under _lock
-        self._rounds = 0  # that have ended; under _lock
-        self._missing: NotFound | None = None  # what the last round brought instead of a topology
         self._warned = float("-inf")
-        survive_fork(self)
         if first is not None:
-            self.publish(first)
+            self.publish(News(1, first, ChangeCause.FIRST))
 
-    def _make_locks(self) -> None:
-        self._lock = threading.RLock()
-        self._sleepers = Waiters()  # calls that wait for a change
+    def after_fork(self) -> None:
+        """In a forked child nobody else waits."""
+        super().after_fork()
+        self._waiting = 0
 
-    # ------------------------------------------------------------------ topology
+    def rest(self) -> None:
+        """The client was closed: nobody need watch for it. The next call begins anew."""
+        if self._source is not None:
+            self._source.leave(self)
 
-    @property
-    def topology(self) -> Topology | None:
-        """The view in force, or None before the first was found."""
-        return self._view.current
+    def look_around(self, address: Address, calm: bool, until: float) -> None:
+        """A node is silent: has somebody find out whether the topology has changed."""
+        if self._source is not None:
+            self._source.silent(self, address, calm, until)
 
-    def publish(self, found: Topology) -> bool:
-        """Puts a new view in force, if the laws allow it: pools for new nodes, the end for those that left."""
-        with self._lock:
-            old = self._view.current
-            if not self._view.offer(found):
-                return False
-            if _addresses(found) == _addresses(old):
-                return True
-            masters = {shard.master.address for shard in found.shards if shard.master is not None}
-            pools = {
-                node.address: self._pools.get(node.address) or self._make_pool(node.address, node.address in masters)
-                for node in found.nodes
-            }
-            retired = [pool for address, pool in self._pools.items() if address not in pools]
-            self._pools = pools
-            master = pick(found, lambda: None) if len(found.shards) == 1 else None
-            self.sole = pools[master.address] if master is not None else None
-            self._note_change()
-        for pool in retired:
-            pool.retire()
-        if old is not None:
-            log.warning("the topology has changed: %s instead of %s", _summary(found), _summary(old))
-        return True
-
-    def _make_pool(self, address: Address, master: bool) -> NodePool:
-        options, roles_matter, me = self.options, self._source is not None, weakref.ref(self)
-        wire = WireOptions(
-            address=address,
-            expect_role="master" if roles_matter and master else "",
-            insist_protocol=str(options.connection_kwargs.get("protocol")) == "3",
-            max_reply_bytes=options.max_reply_bytes,
-            on_silence=_looking(me) if roles_matter else None,
-        )
-
-        def make(target: Address) -> Wire:
-            kwargs = {name: value for name, value in options.connection_kwargs.items() if name not in _FOREIGN}
-            if not target.is_unix:
-                kwargs.update(host=target.host, port=target.port)
-            return options.connection_class(wire=wire, **kwargs)
-
-        def recovered() -> None:
-            deployment = me()
-            if deployment is not None:
-                deployment._note_change()
-
-        room = Room(options.max_connections, options.failover_timeout)
-        return NodePool(address, make, room, options.care, self.rng, recovered)
-
-    def look_around(self, calm: bool, until: float) -> None:
-        """A node is silent: finds out whether the topology has changed; rarely, where silence was asked for."""
-        if self._source is not None and monotonic() - self._refreshed > (CALM_GAP if calm else SILENCE_GAP):
-            self._refresh(until)
-
-    def _refresh(self, until: float = float("inf")) -> None:
-        """One round of discovery, at most until `until`, unless one is under way or has just ended."""
-        with self._lock:
-            now = monotonic()
-            under_way = now - self._refreshing < ROUND_PATIENCE  # an interrupted round must not count for ever
-            if self._source is None or under_way or now - self._refreshed < REFRESH_GAP:
-                return
-            self._refreshing = now
-        try:
-            found = self._source.find(until)
-            if isinstance(found, Topology):
-                self._missing = None
-                self.publish(found)
-            elif self._missing is None or len(found.answers) >= len(self._missing.answers):
-                self._missing = found  # a round that was cut short does not hide what an earlier one has heard
-        finally:
-            with self._lock:
-                self._refreshing = float("-inf")
-                self._refreshed = monotonic()
-                self._rounds += 1
-            self._sleepers.wake_all()
-
-    def _note_change(self) -> None:
-        with self._lock:
-            self._changes += 1
-        self._sleepers.wake_all()
+    def probe(self, address: Address, until: float) -> None:
+        """Finds out whether a node answers on a new connection."""
+        pool = self._pools.get(address)
+        if pool is not None:
+            pool.probe(until)
 
     def remember(self, sha: str, script: Script) -> None:
         """Keeps the source of a script, to load it where it is missing; the oldest are forgotten."""
         self.scripts[sha] = script
         while len(self.scripts) > MAX_SCRIPTS:
             self.scripts.pop(next(iter(self.scripts)), None)
+
+    def stats(self) -> Stats:
+        """What it has been through."""
+        now = monotonic()
+        heard = None if self._source is None else self._source.last_word()
+        with self._lock:
+            tally = self._tally
+            lasting = 0.0 if tally.outage is None else now - tally.outage
+            return Stats(
+                failovers=tally.failovers,
+                outage_seconds=tally.outage_seconds + lasting,
+                ambiguous=dict(tally.ambiguous),
+                retries=dict(tally.retries),
+                waiters=self._waiting,
+                dials=tally.dials,
+                topology_age=None if self.topology is None else now - self._published,
+                last_word=None if heard is None else now - heard,
+            )
 
     # ------------------------------------------------------------------ lending
 
@@ -226,50 +183,23 @@ class Deployment:
         Raises:
             MasterNotFoundError: no such node is known.
         """
-        if self._view.current is None:
-            rounds = self._rounds
-            self._refresh(until)
-            if self._rounds == rounds:  # another call's round is under way, or has just ended: that is ours, too
-                left = min(until - monotonic(), REFRESH_GAP if self._refreshing < 0 else ROUND_PATIENCE)
-                self._sleepers.sleep(left, lambda: self._rounds != rounds)
-        topology = self._view.current
+        source = self._source
+        if source is not None:
+            source.join(self)
+            if self.topology is None:
+                source.refresh(until, join=True)
+        topology = self.topology
         node = None if topology is None else pick(topology, call.first_key)
         pool = None if node is None else self._pools.get(node.address)
-        if pool is None and self._missing is not None and self._source is not None:
-            raise self._source.explain(self._missing)
-        if pool is None:
-            raise errors.MasterNotFoundError("no master is known yet: it is being looked for")
-        return pool
+        if pool is not None:
+            return pool
+        if source is not None:
+            raise source.why_unknown()
+        raise errors.MasterNotFoundError("no master is known")
 
     def lend(self, call: Call, until: float) -> Wire:
         """A connection to the node that a call goes to; checked, if losing the call would be an error."""
         return self.pool_for(call, until).lend(until, check=call.delicate)
-
-    def give_back(self, connection: Wire, *, check: bool = False) -> None:
-        """Takes back a connection that it has lent."""
-        pool = connection.home()
-        if pool is None:
-            connection.disconnect()
-        else:
-            pool.give_back(connection, check=check)
-
-    def discard(self, connection: Wire) -> None:
-        """Takes back a connection that is no longer of use."""
-        pool = connection.home()
-        if pool is None:
-            connection.disconnect()
-        else:
-            pool.discard(connection)
-
-    @property
-    def pools(self) -> list[NodePool]:
-        """The pools of all nodes."""
-        return list(self._pools.values())
-
-    def disconnect(self, *, lent: bool = True) -> None:
-        """Closes the connections; the next call opens new ones."""
-        for pool in self.pools:
-            pool.disconnect(lent=lent)
 
     # ------------------------------------------------------------------ calls
 
@@ -305,16 +235,20 @@ class Deployment:
             until = end if attempt is None else attempt.end
             if error is None:
                 try:
-                    return self._try(call, lender, terms, end, until)
+                    result = self._try(call, lender, terms, end, until)
                 except rx.RedisError as raised:
                     error = raised
+                else:
+                    if attempt is not None or self._tally.outage is not None:
+                        self._relieved(result)
+                    return result
             now = monotonic()
             failure = failure_of(error, scripted=call.scripted)
             if attempt is None:
                 limits = Limits(terms.failover_timeout, end, terms.retries, fixed=self._source is None)
                 attempt = Attempt(call.policy(terms.policies), limits, self._budget, self.rng, started=started, now=now)
-            if failure.cause is Cause.READONLY:
-                self._demoted(call, seen)
+            if failure.cause in _DEMOTED:
+                self._demoted(call, failure, seen)
             if failure.cause is Cause.NO_SCRIPT:
                 failure = self._load_script(call, lender, attempt.end, failure)
             self._ride_on(call, attempt, failure, seen, end)
@@ -330,51 +264,78 @@ class Deployment:
                 lender.give_back(connection)  # an argument that cannot be packed: nothing was sent
                 raise
             lender.discard(connection)
+            if isinstance(error, errors.NodeError):
+                self._suspect(connection)
             salvaged = call.salvage(error, terms.policies) if isinstance(error, rx.RedisError) else None
             if salvaged is None:
                 raise
+            self._relieved(salvaged)
             return salvaged
         lender.give_back(connection)
         if isinstance(result, Exception):
             raise result
         return result
 
-    def _demoted(self, call: Call, seen: int) -> None:
-        """A node that was taken for a master refused a write: none of its connections is a master's."""
-        if self._source is not None and self._changes == seen:
-            self.pool_for(call).retire()
+    def _suspect(self, connection: Wire) -> None:
+        pool = connection.home()
+        if pool is not None:
+            pool.suspect()
+
+    def _demoted(self, call: Call, failure: Failure, seen: int) -> None:
+        """A node that was taken for a master is none: none of its connections is a master's."""
+        if self._source is None or self._changes != seen:
+            return
+        pool = self.pool_for(call)
+        if failure.cause is Cause.READONLY:
+            pool.retire()
+        self._source.demoted(pool.address)
+
+    def _relieved(self, result: Any) -> None:
+        """A call was carried out after something had failed."""
+        with self._lock:
+            seconds = self._tally.relief(monotonic())
+            if isinstance(result, list):
+                self._count_ambiguous(result)
+        if seconds > WARN_AFTER:
+            log.info("%s: calls are carried out again after %.2f s", self.name, seconds)
+
+    def _count_ambiguous(self, results: Sequence[object]) -> None:
+        found = [result.command for result in results if isinstance(result, errors.AmbiguousResultError)]
+        self._tally.ambiguous.update(found)
 
     def _ride_on(self, call: Call, attempt: Attempt, failure: Failure, seen: int, end: float) -> None:
         """Carries out the step after a failure, or raises the error that ends the call."""
         kind, now = call.kind(), monotonic()
-        step = attempt.next(failure, kind, now)
+        step = attempt.next(failure, kind, now, waited=call.waited(failure.error))
         match step:
             case GiveUp(verdict):
                 final = final_error(call.name, failure.error, kind, verdict, attempt, now)
+                with self._lock:
+                    self._count_ambiguous([final])
                 raise final from final.__cause__
             case Refresh(seconds):
                 if now - attempt.started > WARN_AFTER:
                     self._warn(call, failure, now - attempt.started)
                 with self._counted(call, attempt, failure):
                     if seconds:
-                        self._refresh(end)
+                        self._look_for_another(end, now)
                     self._wait(seen, now + seconds)
             case Wait(seconds):
                 with self._counted(call, attempt, failure):
                     self._wait(seen, now + seconds)
 
-    def _wait(self, seen: int, until: float) -> None:
-        """Sleeps until `until`, or until something has changed since `seen`."""
-        left = until - monotonic()
-        while left > 0 and self._changes == seen:
-            self._sleepers.sleep(left, lambda: self._changes != seen)
-            left = until - monotonic()
+    def _look_for_another(self, until: float, now: float) -> None:
+        with self._lock:
+            self._tally.trouble(now)
+        if self._source is not None:
+            self._source.refresh(until)
 
     @contextmanager
     def _counted(self, call: Call, attempt: Attempt, failure: Failure) -> Generator[None]:
         with self._lock:
             crowded = self._waiting >= self.options.max_waiting
             self._waiting += not crowded
+            self._tally.retries[failure.cause.name.lower()] += 1
         if crowded:
             if attempt.maybe_executed:
                 raise ambiguous(call.name, failure.error, attempts=attempt.failures)
@@ -412,11 +373,6 @@ class Deployment:
             return Failure(Cause.NOT_SENT, Outcome.NOT_EXECUTED, error)
         return failure_of(reply) if isinstance(reply, Exception) else failure
 
-    def after_fork(self) -> None:
-        """In a forked child nobody else waits or refreshes."""
-        self._make_locks()
-        self._waiting, self._refreshing = 0, float("-inf")
-
 
 def exchange(connection: Wire, call: Call, deadline: float) -> Any:
     """Sends what a call asks and reads what comes back, on one connection.
@@ -438,28 +394,3 @@ def exchange(connection: Wire, call: Call, deadline: float) -> Any:
     elif decoding:
         connection.read_into(call.replies, len(decoding), patience)
     return call.result()
-
-
-def _looking(me: weakref.ref[Deployment]) -> Callable[[bool, float], None]:
-    """A callback that does not keep the deployment alive."""
-
-    def look(calm: bool, until: float) -> None:
-        deployment = me()
-        if deployment is not None:
-            deployment.look_around(calm, until)
-
-    return look
-
-
-def _addresses(topology: Topology | None) -> list[tuple[Address | None, tuple[Address, ...]]] | None:
-    """What clients can see of a topology: who is the master of what, at which address."""
-    if topology is None:
-        return None
-    return [
-        (shard.master.address if shard.master else None, tuple(replica.address for replica in shard.replicas))
-        for shard in topology.shards
-    ]
-
-
-def _summary(topology: Topology) -> str:
-    return ", ".join(f"master {shard.master.address if shard.master else 'unknown'}" for shard in topology.shards)

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hatopo.address import Address, AddressLike, parse_addresses
 from hatopo.client._deployment import Deployment
-from hatopo.client._keywords import ClientOptions
-from hatopo.client._options import Options, read_options
+from hatopo.client._hub import hub_of
+from hatopo.client._keywords import SENTINEL, ClientOptions, SentinelOptions
+from hatopo.client._options import read_options
 from hatopo.client._pool import ConnectionPool
 from hatopo.client._redis import Redis
-from hatopo.client._sentinels import QUERY_TIMEOUT, SentinelSource
-from hatopo.connection import Wire, WireOptions
+from hatopo.client._sentinel_options import split_sentinel_options
+from hatopo.client._service import Service
+from hatopo.client._urls import SENTINEL_PORT, is_sentinel_url, read_sentinel_url
 from hatopo.errors import OptionError
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
-
-SENTINEL_PORT = 26379
-_NOT_OURS = ("host", "port", "unix_socket_path")
 
 
 def standalone(host: str = "localhost", port: int = 6379, **options: Unpack[ClientOptions]) -> Redis:
@@ -36,64 +35,93 @@ def standalone(host: str = "localhost", port: int = 6379, **options: Unpack[Clie
     return Redis(host=host, port=port, **options)
 
 
-def sentinel(
-    service: str,
-    sentinels: Iterable[AddressLike],
-    *,
-    sentinel_username: str | None = None,
-    sentinel_password: str | None = None,
-    sentinel_kwargs: dict[str, Any] | None = None,
-    **options: Unpack[ClientOptions],
-) -> Redis:
-    """A client for the master of a service that sentinels watch. Nothing is dialled before the first command.
+def sentinel(service: str, sentinels: Iterable[AddressLike], **options: Unpack[SentinelOptions]) -> Redis:
+    """A client for the master of a service that sentinels watch.
+
+    Nothing is dialled before the first command, unless `startup="fail"`. All clients of a process that were given the
+    same sentinels share what watches them.
 
     Args:
         service: the name by which the sentinels know it ("mymaster").
         sentinels: where they listen: "host", "host:port" or (host, port); the default port is 26379.
-        sentinel_username: their user, where they want one; never the data nodes'.
-        sentinel_password: their password.
-        sentinel_kwargs: more of redis-py's keywords for the connections to them (`ssl=True`, `ssl_ca_certs=...`).
-        **options: redis-py's keywords for the data nodes, and hatopo's (`hatopo.HatopoOptions`).
+        **options: redis-py's keywords for the data nodes, hatopo's, and those for the sentinels
+            (`sentinel_password=...`, `early_promotion=...`: see `SentinelOptions`).
+
+    Raises:
+        OptionError: an option is wrong.
+        MasterNotFoundError, redis.ConnectionError: with `startup="fail"`: the master cannot be used now.
+    """
+    return _client(parse_addresses(sentinels, SENTINEL_PORT, "sentinels"), service, dict(options))
+
+
+class Sentinels:
+    """Sentinels that watch several services; a client for each of them.
+
+    Args:
+        sentinels: where they listen, as in `hatopo.sentinel`.
+        **options: those for the sentinels, and defaults for the clients.
 
     Raises:
         OptionError: an option is wrong.
     """
+
+    def __init__(self, sentinels: Iterable[AddressLike], **options: Unpack[SentinelOptions]) -> None:
+        self._addresses = parse_addresses(sentinels, SENTINEL_PORT, "sentinels")
+        self._options: dict[str, Any] = dict(options)
+        split_sentinel_options(self._options)
+
+    def __repr__(self) -> str:
+        return f"<hatopo.Sentinels({', '.join(map(str, self._addresses))})>"
+
+    def client(self, service: str, **options: Unpack[ClientOptions]) -> Redis:
+        """A client for the master of one service.
+
+        Args:
+            service: its name.
+            **options: redis-py's keywords for the data nodes and hatopo's; they win over those of the constructor.
+
+        Raises:
+            as `hatopo.sentinel`.
+        """
+        for name in options:
+            if name in SENTINEL:
+                raise OptionError(f"{name}= concerns the sentinels: give it to hatopo.Sentinels")
+        return _client(self._addresses, service, {**self._options, **options})
+
+
+def _client(addresses: Sequence[Address], service: str, options: dict[str, Any]) -> Redis:
     if not isinstance(service, str) or not service:
         raise OptionError(f"service must be the name of a master, not {service!r}")
-    addresses = parse_addresses(sentinels, SENTINEL_PORT, "sentinels")
-    for name in _NOT_OURS:
-        if name in options:
-            raise OptionError(f"{name}= has no meaning here: the sentinels name the master")
-    single = options.pop("single_connection_client", False)
-    shown = options.pop("error_arguments", False)
-    kwargs = {"username": sentinel_username, "password": sentinel_password, **(sentinel_kwargs or {})}
-    source = SentinelSource(service, addresses, _maker(read_options(kwargs)))
-    pool = ConnectionPool(Deployment(read_options(options), source=source))
-    client = Redis(connection_pool=pool, single_connection_client=single, error_arguments=shown)
+    watching, data = split_sentinel_options(options)
+    single = data.pop("single_connection_client", False)
+    shown = data.pop("error_arguments", False)
+    checked = read_options(data)
+    hub = hub_of(addresses, watching)
+    deployment = Deployment(checked, service, seed=hub.seeds[0], source=hub.service(service, Service))
+    client = Redis(connection_pool=ConnectionPool(deployment), single_connection_client=single, error_arguments=shown)
     client.auto_close_connection_pool = True
+    if watching.startup == "fail":
+        try:
+            client.wait_ready(checked.failover_timeout)
+        except BaseException:
+            client.close()
+            raise
     return client
 
 
-def _maker(options: Options) -> Callable[[Address], Wire]:
-    """What makes connections to sentinels: RESP2, which every version of them speaks, and little patience."""
-    kwargs = {**options.connection_kwargs, "protocol": 2, "socket_timeout": QUERY_TIMEOUT}
-    kwargs["socket_connect_timeout"] = QUERY_TIMEOUT
-
-    def make(sentinel: Address) -> Wire:
-        target = {**kwargs, "host": sentinel.host, "port": sentinel.port}
-        return options.connection_class(wire=WireOptions(address=sentinel), **target)
-
-    return make
-
-
-def from_url(url: str, **options: Unpack[ClientOptions]) -> Redis:
-    """A client for `redis://`, `rediss://`, `unix://`, `valkey://` or `valkeys://`; the URL's options win.
+def from_url(url: str, **options: Unpack[SentinelOptions]) -> Redis:
+    """A client for what a URL names; the URL's options win over the keywords.
 
     Args:
-        url: as redis-py reads it, and hatopo's options as parameters (`?failover_timeout=2`).
+        url: `redis://`, `rediss://`, `unix://`, `valkey://` or `valkeys://`, as redis-py reads it, or
+            `redis+sentinel://user:password@host:26379,host2/service/0` (also `rediss+sentinel://`, `sentinel://`);
+            hatopo's options are parameters (`?failover_timeout=2`).
         **options: redis-py's keywords and hatopo's.
 
     Raises:
         OptionError: the URL or an option is wrong; a misspelt parameter is named.
     """
+    if is_sentinel_url(url):
+        found = read_sentinel_url(url, options)
+        return sentinel(found.service, found.sentinels, **found.options)
     return Redis.from_url(url, **options)

@@ -1,27 +1,24 @@
-"""Keywords and URLs, checked before any I/O and frozen.
+"""The values of keywords, checked before any I/O and frozen.
 
-Decides which of redis-py's keywords are taken, which are refused and why, and what hatopo's own mean. Every
-keyword is known by name: a misspelt one is an error that names the nearest.
+Decides what hatopo's keywords mean and which of redis-py's reach the connections. Which names there are, `_keywords`
+knows; nothing is known of URLs, nor of what concerns sentinels only.
 """
 
 from __future__ import annotations
 
-import difflib
-import inspect
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 import redis
-from redis import connection as redis_connection
 from redis.credentials import CredentialProvider
 from redis.exceptions import ClusterDownError, MasterDownError, TryAgainError
 from redis.retry import Retry
 
 from hatopo import errors
-from hatopo.client._keywords import HatopoOptions
+from hatopo.client._keywords import REFUSED, SOCKET, TCP, TLS, check_names
+from hatopo.client._urls import read_url as read_url
 from hatopo.connection import (
     MAX_REPLY_BYTES,
     Care,
@@ -30,8 +27,9 @@ from hatopo.connection import (
     UnixDomainSocketConnection,
     Wire,
 )
-from hatopo.errors import OptionError, UnknownOptionError
+from hatopo.errors import OptionError
 from hatopo.routing import Policies
+from hatopo.topology import AddressMap, AllowedHosts, ServerName, check_server_name
 
 CONNECT_TIMEOUT = 1.5
 SOCKET_TIMEOUT = 5.0
@@ -39,19 +37,6 @@ PROFILES = {"web": 2.0, "worker": 15.0, "batch": 60.0}
 MAX_CONNECTIONS = 100
 MAX_WAITING = 10_000
 
-REFUSED = {
-    "cache": "client-side caching is not supported yet: cached replies would outlive a failover",
-    "cache_config": "client-side caching is not supported yet: cached replies would outlive a failover",
-    "maint_notifications_config": "they are Redis Enterprise's; hatopo follows the topology itself",
-    "oss_cluster_maint_notifications_handler": "hatopo follows the topology itself",
-    "parser_class": "replies are read by hiredis",
-    "command_packer": "commands are packed by hiredis, or by redis-py's encoder where encoding= asks for it",
-    "connection_class": "the connection class follows from ssl= and unix_socket_path=",
-}
-"""Keywords of redis-py that are refused, and why."""
-
-
-OWN = frozenset(HatopoOptions.__annotations__)
 _DEFAULTS: Mapping[str, object] = {
     "username": None,
     "password": None,
@@ -62,46 +47,6 @@ _DEFAULTS: Mapping[str, object] = {
     "protocol": None,
 }
 """What frameworks expect to find in `connection_kwargs` even where nobody set it."""
-_URL_PARSERS: Mapping[str, Callable[[str], object]] = {
-    "retry_policy": str,
-    "failover_timeout": float,
-    "profile": str,
-    "deadline": float,
-    "max_waiting": int,
-    "max_reply_bytes": int,
-    "ping_after": float,
-    "max_idle_time": float,
-    "max_connection_age": float,
-    "error_arguments": lambda value: value.lower() in ("1", "true", "yes"),
-}
-_CLIENT_ONLY = frozenset(
-    {
-        "connection_pool",
-        "single_connection_client",
-        "max_connections",
-        "ssl",
-        "unix_socket_path",
-        "event_dispatcher",
-    }
-)
-_SCHEMES = {
-    "redis": "redis",
-    "rediss": "rediss",
-    "unix": "unix",
-    "valkey": "redis",
-    "valkeys": "rediss",
-}
-
-
-def _parameters(function: Callable[..., Any]) -> frozenset[str]:
-    return frozenset(inspect.signature(function).parameters) - {"self", "kwargs", "args"}
-
-
-_REDIS = _parameters(redis.Redis.__init__)
-_SOCKET = _parameters(redis_connection.AbstractConnection.__init__)
-_TCP = _SOCKET | _parameters(redis_connection.Connection.__init__)
-_TLS = _TCP | _parameters(redis_connection.SSLConnection.__init__)
-_KNOWN = _REDIS | _TLS | _CLIENT_ONLY
 
 
 @dataclass(frozen=True)
@@ -116,6 +61,7 @@ class Options:
         policies: what may be sent again.
         failover_timeout, deadline: see `HatopoOptions`.
         retries: how many attempts after the first (`retry=Retry(...)`), or None.
+        address_map, allowed_hosts, tls_server_name: see `HatopoOptions`; for the data nodes.
     """
 
     connection_class: type[Wire]
@@ -128,6 +74,9 @@ class Options:
     retries: int | None
     max_waiting: int
     max_reply_bytes: int
+    address_map: AddressMap = field(default_factory=AddressMap)
+    allowed_hosts: AllowedHosts | None = None
+    tls_server_name: ServerName = None
 
 
 def read_options(given: Mapping[str, Any]) -> Options:
@@ -140,7 +89,7 @@ def read_options(given: Mapping[str, Any]) -> Options:
     options = {
         name: value for name, value in given.items() if name not in ("connection_pool", "single_connection_client")
     }
-    _check_names(options)
+    check_names(options)
     connection_class, known = _connection_class(options)
     kwargs = _connection_kwargs(options, known)
     profile = options.get("profile", "worker")
@@ -161,72 +110,18 @@ def read_options(given: Mapping[str, Any]) -> Options:
         retries=_retries(options),
         max_waiting=_count(options.get("max_waiting", MAX_WAITING), "max_waiting"),
         max_reply_bytes=_count(options.get("max_reply_bytes", MAX_REPLY_BYTES), "max_reply_bytes"),
+        address_map=AddressMap.of(options.get("address_map")),
+        allowed_hosts=AllowedHosts.of(options.get("allowed_hosts")),
+        tls_server_name=_server_name(options),
     )
-
-
-def read_url(url: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Reads a URL into keywords; what it says wins over `given`, as in redis-py.
-
-    Raises:
-        UnknownOptionError: a parameter nobody knows.
-        OptionError: the scheme is unknown, or a value is wrong.
-    """
-    parts = urlsplit(url)
-    scheme = _SCHEMES.get(parts.scheme)
-    if scheme is None:
-        known = ", ".join(f"{name}://" for name in _SCHEMES)
-        raise OptionError(f"the URL scheme {parts.scheme!r} is not one of {known}")
-    try:
-        number = parts.port
-    except ValueError:
-        raise OptionError("the port in the URL is no number from 1 to 65535") from None
-    if number == 0:
-        raise OptionError("the port in the URL is 0")
-    query = parse_qs(parts.query, keep_blank_values=True)
-    own = {name: _url_value(name, query[name][0]) for name in query if name in OWN}
-    _check_names({name: True for name in query if name not in ("timeout", "path", "host", "port")})
-    if scheme != "unix" and parts.path.strip("/") and not parts.path.strip("/").isdigit():
-        raise OptionError("the path of the URL must be a database number (a / in a password is written %2F)")
-    try:
-        found = redis_connection.parse_url(scheme + url[len(parts.scheme) :])
-    except ValueError as error:
-        raise OptionError(str(error)) from None
-    connection_class = found.pop("connection_class", None)
-    found = {name: value for name, value in found.items() if name not in OWN}
-    if scheme == "unix":
-        found["unix_socket_path"] = found.pop("path", "")
-    elif connection_class is not None:
-        found["ssl"] = True
-    return {**given, **found, **own}
-
-
-def _url_value(name: str, value: str) -> object:
-    if value.lower() in ("none", ""):
-        return None
-    try:
-        return _URL_PARSERS[name](value)
-    except ValueError:
-        raise OptionError(f"{name} in the URL is not a number: {value!r}") from None
-
-
-def _check_names(options: Mapping[str, Any]) -> None:
-    for name, value in options.items():
-        if name in REFUSED and value is not None:
-            if getattr(value, "enabled", True) is False:
-                continue
-            raise OptionError(f"{name}= is refused: {REFUSED[name]}")
-        if name not in _KNOWN and name not in OWN and name not in REFUSED:
-            near = difflib.get_close_matches(name, sorted(_KNOWN | OWN), 1)
-            hint = f": did you mean {near[0]!r}?" if near else ""
-            raise UnknownOptionError(f"unknown option {name!r}{hint}")
 
 
 def _connection_class(options: Mapping[str, Any]) -> tuple[type[Wire], frozenset[str]]:
     if options.get("unix_socket_path") is not None:
-        return UnixDomainSocketConnection, _SOCKET
+        return UnixDomainSocketConnection, SOCKET
     if options.get("ssl"):
-        return SSLConnection, _TLS
-    return Connection, _TCP  # ssl_* without ssl=True is ignored, as by redis-py: frameworks always pass them
+        return SSLConnection, TLS
+    return Connection, TCP  # ssl_* without ssl=True is ignored, as by redis-py: frameworks always pass them
 
 
 def _connection_kwargs(options: Mapping[str, Any], known: frozenset[str]) -> dict[str, Any]:
@@ -253,6 +148,15 @@ def _connection_kwargs(options: Mapping[str, Any], known: frozenset[str]) -> dic
     if not isinstance(kwargs.get("socket_keepalive_options"), Mapping) and "socket_keepalive_options" not in options:
         kwargs["socket_keepalive_options"] = _keepalive()
     return kwargs
+
+
+def _server_name(options: Mapping[str, Any]) -> ServerName:
+    name = check_server_name(options.get("tls_server_name"))
+    if name is not None and (not options.get("ssl") or options.get("unix_socket_path") is not None):
+        raise OptionError("tls_server_name= is given, but not ssl=True: the connections would be plain")
+    if name is not None and (options.get("ssl_validate_ocsp") or options.get("ssl_validate_ocsp_stapled")):
+        raise OptionError("tls_server_name= and ssl_validate_ocsp= exclude each other: redis-py would dial that name")
+    return name
 
 
 def _keepalive() -> dict[int, int]:

@@ -14,6 +14,7 @@ from hatopo.client._calls import Borrow
 from hatopo.client._pool import ConnectionPool
 from hatopo.client._scopes import end_of
 from hatopo.connection import Wire
+from hatopo.events import PubSubGap
 
 _READS_TAKE_A_TIMEOUT = "timeout" in inspect.signature(redis.connection.AbstractConnection.read_response).parameters
 
@@ -31,7 +32,7 @@ class PubSub(redis.client.PubSub):
         while True:
             try:
                 if not conn.is_connected:
-                    self._move(conn)
+                    self._move(conn, monotonic())
                 if not _READS_TAKE_A_TIMEOUT:
                     conn._sock.settimeout(None)  # silence is no failure here; a read that must not block asks first
                 return command(*args, **kwargs)
@@ -39,17 +40,20 @@ class PubSub(redis.client.PubSub):
                 raise
             except (rx.ConnectionError, rx.TimeoutError, OSError):
                 conn.disconnect()
-                self._move(conn)
+                self._move(conn, monotonic())
                 failures += 1
                 allowed = self.connection_pool.terms.retries
                 if allowed is not None and failures > allowed:
                     raise  # subscribed again all the same, as by redis-py
 
-    def _move(self, conn: Wire) -> None:
+    def _move(self, conn: Wire, lost: float) -> None:
         """Connects again, to the node that is the master now; the subscriptions follow in `on_connect`."""
-        pool = self.connection_pool
-        pool.deployment.run(Borrow(), pool.terms, end_of(pool.terms.deadline), lender=_Rebind(pool, conn))
+        pool, deployment = self.connection_pool, self.connection_pool.deployment
+        deployment.run(Borrow(), pool.terms, end_of(pool.terms.deadline), lender=_Rebind(pool, conn))
         conn.lend_to_foreign_code()
+        channels = len(self.channels) + len(self.patterns) + len(self.shard_channels)
+        if channels:
+            deployment.emit(PubSubGap(deployment.name, channels, monotonic() - lost))
 
 
 class _Rebind:

@@ -8,6 +8,7 @@ deployment's loop.
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from dataclasses import replace
 from time import monotonic
 from typing import Any, TypeVar
@@ -18,7 +19,8 @@ from hiredis import pack_command
 
 from hatopo.address import Address
 from hatopo.client import _calls
-from hatopo.client._calls import NEVER_DECODE, SAFE, Call, SingleCall
+from hatopo.client._bulletin import Callback
+from hatopo.client._calls import NEVER_DECODE, SAFE, Borrow, Call, SingleCall
 from hatopo.client._deployment import Deployment
 from hatopo.client._options import read_options, read_url
 from hatopo.client._outcome import callback_options, state_error
@@ -27,6 +29,7 @@ from hatopo.client._pool import ConnectionPool
 from hatopo.client._pubsub import PubSub
 from hatopo.client._scopes import DEADLINE, end_of
 from hatopo.client._scripts import Lock, Script
+from hatopo.client._stats import Stats
 from hatopo.connection import IDLE_CHECK, PLAIN, Wire
 from hatopo.errors import NodeError, OptionError, StateLostError
 from hatopo.routing import CONTAINERS, FACTS, CommandClass, PolicyLike, facts_of, runs_code
@@ -153,6 +156,7 @@ class Redis(redis.Redis):
             pool.discard(connection)  # type: ignore[union-attr]
             if not isinstance(error, NodeError):
                 raise
+            pool.suspect()  # type: ignore[union-attr]
             failed = error
         if failed is not None:
             return self._call(args, options, failed=failed, started=now)
@@ -263,6 +267,34 @@ class Redis(redis.Redis):
         """The nodes that are known now, or None before the first were found."""
         return self._deployment.topology
 
+    def wait_ready(self, seconds: float = 15.0) -> None:
+        """Returns as soon as the node for writes is known and connected.
+
+        Args:
+            seconds: how long that may take.
+
+        Raises:
+            MasterNotFoundError: nobody names a master; ServiceUnknownError (at once) names what they do know.
+            redis.ConnectionError, redis.TimeoutError, redis.AuthenticationError: the master cannot be used.
+        """
+        terms = replace(self._terms, failover_timeout=seconds, deadline=None)
+        self._deployment.run(Borrow(), terms, monotonic() + seconds)
+
+    def subscribe_events(self, callback: Callback) -> Callable[[], None]:
+        """Calls `callback` with each `hatopo.events.Event` of this deployment, on a thread of its own.
+
+        Args:
+            callback: takes the event; what it raises is logged.
+
+        Returns:
+            What ends the subscription.
+        """
+        return self._deployment.bulletin.subscribe(callback)
+
+    def stats(self) -> Stats:
+        """What this client and its clones have been through: failovers, outages, retries."""
+        return self._deployment.stats()
+
     # ------------------------------------------------------------------ redis-py's helpers, ours
 
     def pipeline(self, transaction: bool = True, shard_hint: Any = None) -> Pipeline:
@@ -337,6 +369,8 @@ class Redis(redis.Redis):
         if pinned is not None:
             pinned.disconnect()  # nobody knows what state its commands have left it in
         super().close()
+        if getattr(self, "auto_close_connection_pool", False):
+            self._deployment.rest()
 
 
 class _Pinned:

@@ -2,7 +2,7 @@
 
 from hatopo.connection._edge import Patience, WireOptions
 from hatopo.connection._kinds import Connection, SSLConnection, UnixDomainSocketConnection
-from hatopo.connection._lending import IDLE_CHECK, Care, NodePool, Room, survive_fork
+from hatopo.connection._lending import IDLE_CHECK, Care, NodePool, Observer, Room, survive_fork
 from hatopo.connection._resp import MAX_REPLY_BYTES, PLAIN, Pack, chunks, split_name
 from hatopo.connection._waiters import Waiters
 from hatopo.connection._wire import COMPLETE, Wire
@@ -15,6 +15,7 @@ __all__ = [
     "Care",
     "Connection",
     "NodePool",
+    "Observer",
     "Pack",
     "Patience",
     "Room",

@@ -43,6 +43,9 @@ class WireOptions:
         max_reply_bytes: a larger reply is refused.
         on_silence: called by the reader after each `SLICE` of silence: whether that was asked for, and the moment
             at which the reader wants to be back.
+        on_push: called by the reader with each push of RESP3, in the middle of whatever it reads.
+        identify: called in the handshake with the node's run id, or "" where it does not tell; may raise a NodeError.
+        server_name: the name that the node's certificate must carry, where that is not the host that is dialled.
     """
 
     address: Address
@@ -50,6 +53,9 @@ class WireOptions:
     insist_protocol: bool = False
     max_reply_bytes: int = MAX_REPLY_BYTES
     on_silence: Callable[[bool, float], None] | None = None
+    on_push: Callable[[list[Any]], None] | None = None
+    identify: Callable[[str], None] | None = None
+    server_name: str | None = None
 
 
 if TYPE_CHECKING:

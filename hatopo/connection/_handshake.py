@@ -3,12 +3,13 @@
 A generator: it yields the commands to send and is fed their replies (errors as values), so that the same words
 are spoken from threads and from event loops. Knows nothing of sockets or pools.
 
-Optional commands (CLIENT SETINFO, CLIENT SETNAME, ROLE) may be forbidden by an ACL or unknown to a proxy; that
+Optional commands (CLIENT SETINFO, CLIENT SETNAME, ROLE, INFO) may be forbidden by an ACL or unknown to a proxy; that
 never fails a connection. HELLO may be, too, unless RESP3 was asked for by name: then RESP2 is spoken.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -31,6 +32,7 @@ class Greeting:
         credentials: (), (password,) or (user name, password).
         client_name, library, version, database: sent if set.
         ask_role: whether the node's role is wanted even if HELLO does not tell it.
+        ask_id: whether its run id is wanted.
     """
 
     protocol: int
@@ -41,6 +43,7 @@ class Greeting:
     version: str | None = None
     database: int = 0
     ask_role: bool = False
+    ask_id: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +54,13 @@ class Welcome:
         protocol: the one that is spoken from now on.
         metadata: HELLO's reply, or None.
         role: "master", "slave", "replica" or "" where nobody told.
+        run_id: the node's, or "" where nobody told.
     """
 
     protocol: int
     metadata: Mapping[object, object] | None = None
     role: str = ""
+    run_id: str = ""
 
 
 def shake_hands(greeting: Greeting) -> Handshake:
@@ -82,13 +87,13 @@ def shake_hands(greeting: Greeting) -> Handshake:
         raise HandshakeError("the node answered HELLO 3 with no map: is it a Redis server?")
     _check(extras, replies[1:])
     role = metadata.get(b"role", metadata.get("role", ""))
-    return Welcome(3, metadata, _text(role))
+    return Welcome(3, metadata, _text(role), _run_id(replies[-1]) if greeting.ask_id else "")
 
 
 def _speak_resp2(greeting: Greeting) -> Handshake:
     extras = _extras(greeting)
     if greeting.ask_role:
-        extras = [*extras, ("ROLE",)]
+        extras = [("ROLE",), *extras]
     auth: list[Command] = [("AUTH", *greeting.credentials)] if greeting.credentials else []
     replies = yield [*auth, *extras]
     if auth and isinstance(replies[0], rx.AuthenticationWrongNumberOfArgsError):  # before Redis 6: no user names
@@ -98,9 +103,9 @@ def _speak_resp2(greeting: Greeting) -> Handshake:
     rest = replies[len(auth) :]
     _check(extras, rest)
     role = ""
-    if greeting.ask_role and isinstance(rest[-1], (list, tuple)) and rest[-1]:
-        role = _text(rest[-1][0])
-    return Welcome(2, None, role)
+    if greeting.ask_role and isinstance(rest[0], (list, tuple)) and rest[0]:
+        role = _text(rest[0][0])
+    return Welcome(2, None, role, _run_id(rest[-1]) if greeting.ask_id else "")
 
 
 def _extras(greeting: Greeting) -> list[Command]:
@@ -113,14 +118,19 @@ def _extras(greeting: Greeting) -> list[Command]:
         commands.append(("CLIENT", "SETINFO", "LIB-VER", greeting.version))
     if greeting.database:
         commands.append(("SELECT", greeting.database))
+    if greeting.ask_id:
+        commands.append(("INFO", "server"))
     return commands
+
+
+_OPTIONAL = ("CLIENT", "ROLE", "INFO")
 
 
 def _check(commands: Sequence[Command], replies: Sequence[object]) -> None:
     for command, reply in zip(commands, replies, strict=True):
         if not isinstance(reply, Exception):
             continue
-        optional = command[:2] == ("CLIENT", "SETINFO") or (command[0] in ("CLIENT", "ROLE") and _unavailable(reply))
+        optional = command[:2] == ("CLIENT", "SETINFO") or (command[0] in _OPTIONAL and _unavailable(reply))
         if not optional:
             raise reply
 
@@ -139,6 +149,11 @@ def _unavailable(error: Exception) -> bool:
             "not allowed",
         )
     )
+
+
+def _run_id(info: object) -> str:
+    found = re.search(r"^run_id:(\w+)", _text(info), re.MULTILINE) if isinstance(info, (bytes, str)) else None
+    return found[1] if found else ""
 
 
 def _text(value: object) -> str:

@@ -9,11 +9,13 @@ Members are held weakly: a connection that an exception made everybody forget cl
 
 from __future__ import annotations
 
+import enum
 import os
 import threading
 import weakref
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from random import Random
 from time import monotonic
@@ -32,7 +34,8 @@ IDLE_CHECK = 0.5
 """Seconds of idleness after which a connection is checked for its end before use."""
 PING_PATIENCE = 1.0
 DIAL_BACKOFF, DIAL_BACKOFF_MAX = 0.1, 2.0
-DIAL_PATIENCE = 10.0
+DIALS = 2
+"""How many dials of one node may be under way."""
 _WAIT_SLICE = 0.5
 
 
@@ -75,41 +78,75 @@ class Care:
     max_age: float | None = None
 
 
+class Turn(enum.Enum):
+    """What a caller who wants to dial is told."""
+
+    DIAL = "dial now, and say how it went"
+    LATER = "others dial: their outcome tells more"
+    NO = "the node did not answer; it is not dialled again yet"
+
+
 class DialGate:
-    """How often a node that did not answer is dialled: one at a time, 100 ms doubling to 2 s, +-20 %."""
+    """How often a node is dialled.
+
+    Two dials may be under way at once: who waits for a turn is often served by a connection that comes back. One, while
+    the node is suspect: a connection was lost, and nobody has reached it since. One that did not answer is left alone
+    for 100 ms, doubling to 2 s, +-20 %.
+
+    A turn is held by an object of the dialler's, weakly: one that an exception made everybody forget gives it back.
+    """
 
     def __init__(self, rng: Random) -> None:
         self.error: Exception | None = None  # of the last dial; None: the node answers
+        self.suspect = False
         self._rng = rng
         self._failures = 0
         self._next = 0.0
-        self._dialling = 0.0  # until when nobody else dials; an interrupted dialler must not hold the gate for ever
+        self._diallers: weakref.WeakSet[object] = weakref.WeakSet()
 
-    def enter(self, now: float) -> bool:
-        """Whether the caller may dial now; if so, it must call `succeeded` or `failed`."""
-        if self.error is None:
-            return True
-        if now < self._dialling or now < self._next:
-            return False
-        self._dialling = now + DIAL_PATIENCE
-        return True
+    def enter(self, dialler: object, now: float) -> Turn:
+        """Whether `dialler` may dial now; if so, it must `leave`, and say with `succeeded` or `failed` how it went."""
+        if self.error is not None and now < self._next:
+            return Turn.NO
+        if not self.free():
+            return Turn.NO if self.error is not None else Turn.LATER
+        self._diallers.add(dialler)
+        return Turn.DIAL
+
+    def free(self) -> bool:
+        """Whether there is a turn."""
+        return len(self._diallers) < (DIALS if self.error is None and not self.suspect else 1)
+
+    def leave(self, dialler: object) -> None:
+        """The dial has ended."""
+        self._diallers.discard(dialler)
 
     def succeeded(self) -> bool:
         """The node answers; whether that is news."""
         news, self.error = self.error is not None, None
-        self._failures, self._dialling = 0, 0.0
+        self._failures, self.suspect = 0, False
         return news
 
-    def abandoned(self) -> None:
-        """The dial ended without telling anything about the node."""
-        self._dialling = 0.0
-
-    def failed(self, error: Exception, now: float) -> None:
-        """The node did not answer."""
+    def failed(self, error: Exception, now: float) -> bool:
+        """The node did not answer; whether that is news."""
         pause = min(DIAL_BACKOFF_MAX, DIAL_BACKOFF * 2.0 ** min(self._failures, 8))
         self._failures += 1
         self._next = now + pause * self._rng.uniform(0.8, 1.2)
-        self.error, self._dialling = error, 0.0
+        news, self.error = self.error is None, error
+        return news
+
+
+class Observer(Protocol):
+    """What a pool tells of its node."""
+
+    def dialled(self) -> None:
+        """A dial begins."""
+
+    def reached(self, address: Address) -> None:
+        """The node answers after it had not."""
+
+    def unreachable(self, address: Address, error: Exception) -> None:
+        """The node does not answer, for the first time since it did."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +166,7 @@ class NodePool:
         room: how many there may be.
         care: how they are kept.
         rng: for jitter.
-        recovered: called when the node answers after it had not.
+        observer: what is told of dials and their outcome.
     """
 
     def __init__(
@@ -139,7 +176,7 @@ class NodePool:
         room: Room,
         care: Care,
         rng: Random,
-        recovered: Callable[[], None],
+        observer: Observer,
     ) -> None:
         self.address = address
         self.idle: deque[Wire] = deque()  # appended and popped by any thread, without the lock
@@ -148,7 +185,7 @@ class NodePool:
         self._make = make
         self._care = care
         self._rng = rng
-        self._recovered = recovered
+        self._observer = observer
         self._gate = DialGate(rng)  # used under the lock
         self._members: weakref.WeakSet[Wire] = weakref.WeakSet()  # idle and lent; used under the lock
         self._make_locks()
@@ -171,7 +208,7 @@ class NodePool:
             DialError (and what `Wire.connect` raises): no connection could be made.
             PoolExhaustedError: all are in use, and none came back by `until`.
         """
-        patience: float | None = None  # until when to wait for a connection to come back
+        patience: float | None = None  # until when to wait for a connection to come back, or for a turn to dial
         while True:
             connection = self._take_idle(until, check)
             if connection is not None:
@@ -182,6 +219,20 @@ class NodePool:
             if patience is None:
                 patience = min(until, monotonic() + self._room.patience)
             self._wait(patience)
+
+    def probe(self, until: float) -> None:
+        """Finds out on a new connection whether the node answers, unless that is known to be false, or being tried."""
+        with suppress(RedisError):
+            connection = self._admit()
+            if connection is not None:
+                self.give_back(self._dial(connection, until))
+
+    def suspect(self) -> None:
+        """A connection was lost: the others are looked at before they are used, and one caller dials first."""
+        with self._lock:
+            self._gate.suspect = True
+        for connection in list(self.idle):
+            connection.check_at = 0.0
 
     def fit(self, connection: Wire, now: float, until: float = float("inf")) -> bool:
         """Whether a lent connection may be used; if not, it has been discarded."""
@@ -217,18 +268,20 @@ class NodePool:
             as `lend`.
         """
         with self._lock:
-            if not self._gate.enter(monotonic()):
-                raise self._not_answering()
             fresh = self._make(self.address)
+            if self._gate.enter(fresh, monotonic()) is not Turn.DIAL:
+                raise self._not_answering()
         old = connection.home()
         if old is not None and old is not self:
             old.forget(connection)
         with self._lock:
             connection.move_to(fresh)
             self._count_in(connection)
-        self._dial(connection, until)
+        self._dial(connection, until, fresh)
 
     def _not_answering(self) -> DialError:
+        if self._gate.error is None:
+            return DialError(f"{self.address} is being dialled by other callers", self.address)
         error = DialError(f"{self._gate.error} (it is not dialled again yet)", self.address)
         error.__cause__ = self._gate.error
         return error
@@ -275,55 +328,78 @@ class NodePool:
             return False
 
     def _admit(self) -> Wire | None:
-        """A new member to dial, if there is room for one."""
+        """A new member to dial, if there is room for one and it is our turn."""
         with self._lock:
             if len(self._members) >= self._room.connections:
                 return None
-            if not self._gate.enter(monotonic()):
-                raise self._not_answering()
             connection = self._make(self.address)
+            turn = self._gate.enter(connection, monotonic())
+            if turn is Turn.NO:
+                raise self._not_answering()
+            if turn is Turn.LATER:
+                return None
             self._count_in(connection)
             return connection
 
     def _wait(self, until: float) -> None:
         left = until - monotonic()
+        if left <= 0 and len(self._members) < self._room.connections:
+            raise self._not_answering()
         if left <= 0:
             raise PoolExhaustedError(
                 f"all {self._room.connections} connections to {self.address} are in use: raise max_connections, "
                 "or look for callers that keep one (pub/sub, blocking commands, pipelines with WATCH)"
             )
-        self.waiting.sleep(min(left, _WAIT_SLICE), lambda: self.idle or len(self._members) < self._room.connections)
+        self.waiting.sleep(min(left, _WAIT_SLICE), self._served)
 
-    def _dial(self, connection: Wire, until: float) -> Wire:
+    def _served(self) -> bool:
+        """Whether a caller who waits need not wait any longer."""
+        with self._lock:
+            room = len(self._members) < self._room.connections
+            return bool(self.idle) or (room and (self._gate.error is not None or self._gate.free()))
+
+    def _dial(self, connection: Wire, until: float, dialler: object = None) -> Wire:
         connection.dial_by = until
         limit = connection.socket_connect_timeout
         hurried = limit is not None and until - monotonic() < limit  # then its failure says little about the node
+        self._observer.dialled()
         try:
             connection.connect()
         except BaseException as error:
-            with self._lock:
-                self._members.discard(connection)
-                late = isinstance(error.__cause__, (TimeoutError, RedisTimeoutError))
-                if isinstance(error, DialError) and not (hurried and late):
-                    self._gate.failed(error, monotonic())
-                elif isinstance(error, RedisError) and not isinstance(error, DialError):
-                    self._gate.succeeded()  # it does answer, if only to turn us away
-                else:
-                    self._gate.abandoned()
-            self.waiting.wake_one()
+            self._dial_failed(connection, error, hurried, dialler or connection)
             raise
         now = monotonic()
         connection.check_at = now + IDLE_CHECK
         if self._care.max_age is not None:
             connection.renew_at = now + self._care.max_age * self._rng.uniform(0.8, 1.2)
         with self._lock:
+            self._gate.leave(dialler or connection)
             news = self._gate.succeeded()
+        self.waiting.wake_one()  # a turn is free
         if news:
-            self._recovered()
+            self._observer.reached(self.address)
         if connection.generation != self.generation:
             connection.disconnect()
             raise DialError(f"{self.address} was retired while it was dialled", self.address)
         return connection
+
+    def _dial_failed(self, connection: Wire, error: BaseException, hurried: bool, dialler: object) -> None:
+        news = False
+        late = isinstance(error.__cause__, (TimeoutError, RedisTimeoutError))
+        with self._lock:
+            self._members.discard(connection)
+            self._gate.leave(dialler)
+            if isinstance(error, DialError) and not (hurried and late):
+                news = self._gate.failed(error, monotonic())
+            elif isinstance(error, RedisError) and not isinstance(error, DialError):
+                self._gate.succeeded()  # it does answer, if only to turn us away
+            gone = self._gate.error is not None
+        if gone:
+            self.waiting.wake_all()  # nobody need wait for a turn
+        else:
+            self.waiting.wake_one()
+        if news and isinstance(error, DialError):
+            self._observer.unreachable(self.address, error)
 
     # ------------------------------------------------------------------ all at once
 

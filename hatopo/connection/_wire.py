@@ -51,6 +51,7 @@ class Wire(RedisPart):
         self.stateful = False  # a command has changed the state of its connection
         self.role = ""  # what the node said in the handshake
         self._reader: Any = None  # hiredis'; None while not connected
+        self._begun = False  # bytes of a reply that is not complete have come
         self._dial_end = float("inf")  # of the dial under way
         self._more: Any = None  # its sign for "more bytes needed"
         self._poller: Any = None
@@ -167,6 +168,8 @@ class Wire(RedisPart):
         if self.wire.expect_role and self.role not in ("", self.wire.expect_role):
             address = self.wire.address
             raise errors.WrongRoleError(f"{address} says that it is a {self.role}, not the master", address)
+        if self.wire.identify is not None:
+            self.wire.identify(welcome.run_id)
 
     def _greeting(self) -> Greeting:
         provider = self.credential_provider
@@ -182,6 +185,7 @@ class Wire(RedisPart):
             version=version,
             database=self.db or 0,
             ask_role=bool(self.wire.expect_role),
+            ask_id=self.wire.identify is not None,
         )
 
     # ------------------------------------------------------------------ calling
@@ -289,8 +293,10 @@ class Wire(RedisPart):
                 spent = 0.0
                 reader.feed(data)
             elif reply.__class__ is PushNotification:
-                received, data, whole = 0, None, False  # nobody here listens: what it says is for subscribers
+                received, data, whole = 0, None, False
+                self._pushed(reply)
             else:
+                self._begun = False
                 return reply
             reply = reader.gets() if decode else reader.gets(False)
 
@@ -298,6 +304,7 @@ class Wire(RedisPart):
         """Counts the bytes of an unfinished reply; refuses the end of the connection, and too many."""
         if not data:
             raise ConnectionResetError("closed by the server")
+        self._begun = True
         limit = self.wire.max_reply_bytes
         if whole:
             check_announced(data, limit)
@@ -329,8 +336,11 @@ class Wire(RedisPart):
 
     def _fail(self, error: BaseException, *, sent: bool, partly: bool = False) -> None:
         """Closes the connection and raises what `error` means."""
+        begun, self._begun = self._begun, False
         self.disconnect()
         meaning = call_error(error, self.wire.address, sent=sent, partly=partly)
+        if isinstance(meaning, (errors.ReplyLostError, errors.ReplyTimeoutError)):
+            meaning.begun = begun
         try:
             if meaning is error:
                 raise error
@@ -355,6 +365,19 @@ class Wire(RedisPart):
         self.owed = _UNKNOWN
         return False
 
+    def _pushed(self, push: list[Any]) -> None:
+        if self.wire.on_push is not None:
+            self.wire.on_push(push)
+
+    def readable(self, seconds: float) -> bool:
+        """Waits for bytes, or for the end of the connection, for at most `seconds`; whether there are any."""
+        sock, reader = self._sock, self._reader
+        if sock is None or reader is None or reader.has_data() or _pending(sock):
+            return True
+        if self._poller is None:
+            return bool(select.select([sock], [], [], max(seconds, 0.0))[0])
+        return bool(self._poller.poll(max(seconds, 0.0) * 1000))
+
     def _only_pushes(self, sock: Any, reader: Any) -> bool:
         """Whether all that can be read now are whole pushes."""
         try:
@@ -366,7 +389,9 @@ class Wire(RedisPart):
                     if not data:
                         return False
                     reader.feed(data)
-                elif reply.__class__ is not PushNotification:
+                elif reply.__class__ is PushNotification:
+                    self._pushed(reply)
+                else:
                     return False
         except (BlockingIOError, ssl.SSLWantReadError):
             return not reader.has_data()

@@ -217,15 +217,22 @@ class Attempt:
         self._rng = rng
         self._first_sent: float | None = None
 
-    def next(self, failure: Failure, kind: CommandClass, now: float) -> Step:
-        """The step after `failure` of a command of class `kind`."""
+    def next(self, failure: Failure, kind: CommandClass, now: float, *, waited: bool = False) -> Step:
+        """The step after `failure` of a command of class `kind`.
+
+        Args:
+            failure: what happened.
+            kind: of what is still to be done.
+            now: the moment.
+            waited: the command was waiting on the server for an element, and no byte of a reply had come.
+        """
         self.failures += 1
         if failure.outcome is Outcome.EXECUTED:
             return GiveUp(Verdict.FINAL)
         if self._fixed and failure.cause in _ELSEWHERE and self.failures > 1:
             return GiveUp(Verdict.FINAL)
         if failure.outcome is Outcome.AMBIGUOUS:
-            refusal = self._repeat(kind, now)
+            refusal = self._wait_again(now) if waited else self._repeat(kind, now)
             if refusal is not None:
                 return GiveUp(refusal)
         if self._policy is RetryPolicy.NEVER or (self._retries is not None and self.failures > self._retries):
@@ -243,6 +250,17 @@ class Attempt:
         if self._first_sent is None:
             self._first_sent = self.started
         if writes and self._policy is not RetryPolicy.ALWAYS and now - self._first_sent > REPEAT_WINDOW:
+            return Verdict.AMBIGUOUS
+        return None if self._budget.take(now) else Verdict.BUDGET_UP
+
+    def _wait_again(self, now: float) -> Verdict | None:
+        """Why a blocking command must not be issued again, or None.
+
+        It has most likely waited to its end in vain. If it did take an element at that very moment, the element went
+        with its reply; taking the next one applies nothing twice.
+        """
+        self.maybe_executed = True
+        if self._policy is RetryPolicy.NEVER:
             return Verdict.AMBIGUOUS
         return None if self._budget.take(now) else Verdict.BUDGET_UP
 

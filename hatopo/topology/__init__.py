@@ -1,22 +1,86 @@
 """What nodes are there: the model, the replies it is read from, discovery, and the view in force."""
 
-from hatopo.topology._discover import Answer, Discovery, Listen, NotFound, discover_master
+from hatopo.topology._discover import (
+    Answer,
+    Discovery,
+    Joined,
+    Listen,
+    NotFound,
+    backers_of,
+    discover_master,
+    explain,
+    vouched,
+    weigh,
+)
 from hatopo.topology._model import Node, Shard, Topology, one_node
-from hatopo.topology._parse import MasterReport, parse_master, parse_names
-from hatopo.topology._view import TopologyView
+from hatopo.topology._parse import (
+    InfoReport,
+    MasterReport,
+    ReplicaReport,
+    RoleReport,
+    SentinelReport,
+    parse_hello,
+    parse_info,
+    parse_master,
+    parse_names,
+    parse_replicas,
+    parse_role,
+    parse_sentinels,
+)
+from hatopo.topology._roster import Roster
+from hatopo.topology._trust import (
+    AddressMap,
+    AddressMapLike,
+    AllowedHosts,
+    AllowedHostsLike,
+    ServerName,
+    check_server_name,
+    server_name_for,
+    why_refused,
+)
+from hatopo.topology._view import Offer, TopologyView
+from hatopo.topology._words import CHANNELS, Sign, Word, parse_word
 
 __all__ = [
+    "CHANNELS",
+    "AddressMap",
+    "AddressMapLike",
+    "AllowedHosts",
+    "AllowedHostsLike",
     "Answer",
     "Discovery",
+    "InfoReport",
+    "Joined",
     "Listen",
     "MasterReport",
     "Node",
     "NotFound",
+    "Offer",
+    "ReplicaReport",
+    "RoleReport",
+    "Roster",
+    "SentinelReport",
+    "ServerName",
     "Shard",
+    "Sign",
     "Topology",
     "TopologyView",
+    "Word",
+    "backers_of",
+    "check_server_name",
     "discover_master",
+    "explain",
     "one_node",
+    "parse_hello",
+    "parse_info",
     "parse_master",
     "parse_names",
+    "parse_replicas",
+    "parse_role",
+    "parse_sentinels",
+    "parse_word",
+    "server_name_for",
+    "vouched",
+    "weigh",
+    "why_refused",
 ]

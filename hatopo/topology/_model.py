@@ -6,7 +6,7 @@ owns every slot; Cluster is many. Knows nothing of how it was found out or who u
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hatopo.address import Address
 
@@ -42,12 +42,14 @@ class Topology:
         epoch: the highest configuration epoch in it (Sentinel's config-epoch); 0 where there is none.
         agreed: whether a majority of those who know said so.
         roles_matter: whether a node must say itself that it is the master before it is used as one.
+        provisional: it runs ahead of those who know: the node says that it is the master, they have not said so yet.
     """
 
     shards: tuple[Shard, ...]
     epoch: int = 0
     agreed: bool = True
     roles_matter: bool = False
+    provisional: bool = False
 
     @property
     def complete(self) -> bool:
@@ -59,6 +61,31 @@ class Topology:
         """Every node, masters first."""
         masters = [shard.master for shard in self.shards if shard.master is not None]
         return (*masters, *(node for shard in self.shards for node in shard.replicas))
+
+    def node_at(self, address: Address) -> Node | None:
+        """The node with this address, whatever its role."""
+        return next((node for node in self.nodes if node.address == address), None)
+
+    def shard_of(self, address: Address) -> Shard | None:
+        """The shard to which the node with this address belongs."""
+        return next((shard for shard in self.shards if any(n.address == address for n in _members(shard))), None)
+
+    def led_by(self, node: Node) -> Topology:
+        """The same deployment with `node`, one of its replicas, as the master of its shard: a provisional view.
+
+        The former master is in it no more: nobody knows yet what it is.
+        """
+        shards = tuple(
+            replace(shard, master=node, replicas=tuple(r for r in shard.replicas if r.address != node.address))
+            if any(replica.address == node.address for replica in shard.replicas)
+            else shard
+            for shard in self.shards
+        )
+        return replace(self, shards=shards, agreed=False, provisional=True)
+
+
+def _members(shard: Shard) -> tuple[Node, ...]:
+    return shard.replicas if shard.master is None else (shard.master, *shard.replicas)
 
 
 def one_node(address: Address) -> Topology:

@@ -37,6 +37,9 @@ SECRET = "hunter2"
         ({"cache_config": object()}, "client-side caching"),
         ({"parser_class": object}, "hiredis"),
         ({"connection_class": redis.Connection}, "ssl="),
+        ({"address_map": {"db:x": "nat"}}, "'db:x'"),
+        ({"allowed_hosts": ["db:6379"]}, "'db:6379'"),
+        ({"tls_server_name": "redis.internal"}, "ssl=True"),
     ],
     ids=lambda value: str(value)[:40],
 )
@@ -49,7 +52,12 @@ def test_wrong_values(options: dict[str, Any], says: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "meant"),
-    [("pasword", "password"), ("failover_timeot", "failover_timeout"), ("socket_timout", "socket_timeout")],
+    [
+        ("pasword", "password"),
+        ("failover_timeot", "failover_timeout"),
+        ("socket_timout", "socket_timeout"),
+        ("adress_map", "address_map"),
+    ],
 )
 def test_misspelt_names(name: str, meant: str) -> None:
     with pytest.raises(hatopo.UnknownOptionError, match=f"did you mean '{meant}'"):
@@ -88,6 +96,7 @@ def test_wrong_urls(url: str, says: str) -> None:
         ("redis://db?decode_responses=True&max_connections=3", {"decode_responses": "True"}),
         ("unix:///tmp/redis.sock?db=2", {"path": "/tmp/redis.sock", "db": 2}),
         ("redis://db?failover_timeout=2&socket_timeout=0.5", {"socket_timeout": 0.5}),
+        ("rediss://db?tls_server_name=seed&address_map=seed-host&allowed_hosts=db,10.0.0.0/8", {"host": "db"}),
     ],
 )
 def test_urls(url: str, expected: dict[str, Any]) -> None:

@@ -17,7 +17,7 @@ from redis.connection import DefaultParser
 
 from hatopo import errors
 from hatopo.connection._handshake import Greeting, Welcome, shake_hands
-from hatopo.connection._lending import DialGate
+from hatopo.connection._lending import DialGate, Turn
 from hatopo.connection._resp import check_announced, chunks, make_pack
 
 PARSER: Any = DefaultParser
@@ -179,30 +179,56 @@ def test_any_beginning_can_be_checked(data: bytes) -> None:
 # ---------------------------------------------------------------- dialling
 
 
-def test_a_node_that_answers_is_dialled_freely() -> None:
+class Dialler:
+    """Holds a turn as long as it lives."""
+
+
+def test_a_node_that_answers_is_dialled_by_two_at_once() -> None:
+    gate, diallers = DialGate(Random(1)), [Dialler() for _ in range(3)]
+    assert [gate.enter(each, 0.0) for each in diallers] == [Turn.DIAL, Turn.DIAL, Turn.LATER]
+    assert not gate.succeeded(), "that is no news"
+    gate.leave(diallers[0])
+    assert gate.enter(diallers[2], 0.0) is Turn.DIAL
+
+
+def test_a_suspect_node_is_dialled_by_one_until_it_answers() -> None:
+    gate, diallers = DialGate(Random(1)), [Dialler() for _ in range(3)]
+    gate.suspect = True
+    assert [gate.enter(each, 0.0) for each in diallers] == [Turn.DIAL, Turn.LATER, Turn.LATER]
+    gate.leave(diallers[0])
+    assert gate.enter(diallers[1], 0.0) is Turn.DIAL
+    gate.succeeded()
+    assert gate.enter(diallers[2], 0.0) is Turn.DIAL
+
+
+def test_a_dialler_that_everybody_forgot_gives_its_turn_back() -> None:
     gate = DialGate(Random(1))
-    assert gate.enter(0.0)
-    assert gate.enter(0.0)
-    assert not gate.succeeded()
+    gate.suspect = True
+    dialler = Dialler()
+    assert gate.enter(dialler, 0.0) is Turn.DIAL
+    assert not gate.free()
+    del dialler
+    assert gate.free()
 
 
 @given(st.integers(0, 2**32), st.integers(1, 12))
 def test_a_silent_node_is_dialled_by_one_and_ever_more_rarely(seed: int, failures: int) -> None:
     gate, now, error = DialGate(Random(seed)), 0.0, errors.DialError("refused")
     gate.failed(error, now)
+    dialler, other = Dialler(), Dialler()
     pauses = []
     for _ in range(failures):
         start = now
-        while not gate.enter(now):
+        while gate.enter(dialler, now) is not Turn.DIAL:
             now += 0.001
-        assert not gate.enter(now), "two dials in flight"
+        assert gate.enter(other, now) is Turn.NO, "two dials in flight"
         pauses.append(now - start)
+        gate.leave(dialler)
         gate.failed(error, now)
     for index, pause in enumerate(pauses):
         expected = min(2.0, 0.1 * 2**index)
         assert 0.8 * expected - 0.01 <= pause <= 1.2 * expected + 0.01
-    while not gate.enter(now):
+    while gate.enter(dialler, now) is not Turn.DIAL:
         now += 0.001
     assert gate.succeeded()
-    assert gate.enter(now)
-    assert gate.enter(now)
+    assert gate.enter(other, now) is Turn.DIAL

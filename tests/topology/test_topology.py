@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,29 +12,41 @@ from hatopo import Address, OptionError
 from hatopo.address import parse_addresses
 from hatopo.topology import (
     Answer,
+    Joined,
     Listen,
     MasterReport,
     Node,
     NotFound,
+    Offer,
+    ReplicaReport,
+    Roster,
+    SentinelReport,
     Shard,
     Topology,
     TopologyView,
+    backers_of,
     discover_master,
     parse_master,
     parse_names,
+    vouched,
+    weigh,
 )
 
-OLD, NEW = Address("10.0.0.1", 6379), Address("10.0.0.2", 6379)
+OLD, NEW, OTHER = (Address(f"10.0.0.{number}", 6379) for number in (1, 2, 3))
 SENTINELS = tuple(Address(f"10.0.1.{index}", 26379) for index in range(3))
 
 
 def says(index: int, address: Address, epoch: int = 0, *, promoting: bool = False) -> Answer:
-    return Answer(SENTINELS[index], MasterReport(address, "", epoch, promoting))
+    return Answer(SENTINELS[index], f"id{index}", MasterReport(address, "", epoch, promoting))
 
 
-def discover(*answers: Answer | None) -> Topology | NotFound | Listen:
+def replica(address: Address) -> ReplicaReport:
+    return ReplicaReport(address, f"id of {address.host}", frozenset({"slave"}), True, 100, 0, None)
+
+
+def discover(*answers: Answer | Joined | None) -> Topology | NotFound | Listen:
     """Feeds the answers in order; the verdict, or what is still wanted after them."""
-    discovery = discover_master(SENTINELS)
+    discovery = discover_master(len(SENTINELS))
     wanted = next(discovery)
     for answer in answers:
         try:
@@ -86,6 +100,45 @@ def test_the_leader_in_the_middle_of_a_failover_wins_at_the_same_epoch() -> None
     assert master_of(discover(says(0, OLD, 1), says(1, NEW, 1, promoting=True), says(2, OLD, 1))) == NEW
 
 
+def test_one_sentinel_at_two_addresses_has_one_vote() -> None:
+    again = replace(says(0, OLD), sentinel=SENTINELS[1])
+    found = discover(says(0, OLD), again)
+    assert isinstance(found, Listen), "one of two sentinels is no majority"
+    assert isinstance(discover(says(0, OLD), again, says(2, OLD)), Topology)
+
+
+def test_a_name_that_stands_for_several_sentinels_raises_the_majority() -> None:
+    assert isinstance(discover(says(0, OLD), Joined(2), says(1, OLD)), Listen)
+    found = discover(says(0, OLD), Joined(2), says(1, OLD), says(2, OLD))
+    assert isinstance(found, Topology)
+    assert found.agreed
+
+
+def test_replicas_are_those_that_the_backers_of_the_master_list() -> None:
+    listed = replace(says(0, OLD, 2), replicas=(replica(NEW), replica(OTHER)))
+    stale = replace(says(1, NEW, 1), replicas=(replica(OLD),))
+    found = weigh([listed, stale], 3)
+    assert isinstance(found, Topology)
+    assert [node.address for node in found.nodes] == [OLD, NEW, OTHER]
+    assert found.nodes[1].id == "id of 10.0.0.2"
+
+
+def test_a_promoted_replica_keeps_the_id_that_it_was_known_by() -> None:
+    leader = replace(says(0, NEW, 2, promoting=True), replicas=(replica(NEW),))
+    found = weigh([leader], 3)
+    assert isinstance(found, Topology)
+    assert found.shards == (Shard(Node(NEW, "id of 10.0.0.2")),)
+
+
+def test_a_node_is_vouched_for_by_others_only() -> None:
+    liar = replace(says(0, NEW, 9), replicas=(replica(OTHER),))
+    honest = replace(says(1, OLD), replicas=(replica(OTHER),))
+    assert not vouched(NEW, [liar, honest], besides={"id0"})
+    assert vouched(OTHER, [liar, honest], besides={"id0"})
+    assert vouched(OLD, [liar, honest], besides={"id0"})
+    assert backers_of(NEW, [liar, honest]) == (liar,)
+
+
 def test_nobody_answers() -> None:
     assert discover(None) == NotFound(())
     errors = [Answer(sentinel, error="refused") for sentinel in SENTINELS]
@@ -99,6 +152,65 @@ def test_the_verdict_names_a_master_of_the_highest_epoch_heard(said: list[tuple[
     assert isinstance(found, Topology)
     agreed_early = said[0][0] == said[1][0] and max(said[0][1], said[1][1]) < said[2][1]
     assert found.epoch == max(words[1] for words in said) or agreed_early
+    assert found.agreed == (sum(words[0] == master_of(found) for words in said) >= 2)
+
+
+# ---------------------------------------------------------------- the roster
+
+
+def told(index: int, *others: int) -> Answer:
+    reports = tuple(SentinelReport(Address(f"10.0.1.{n}", 26379), f"id{n}", frozenset()) for n in others)
+    return replace(says(index, OLD), sentinels=reports)
+
+
+def test_sentinels_are_learned_and_forgotten_but_seeds_stay() -> None:
+    roster = Roster([Address("10.0.1.0", 26379), Address("dead", 26379)])
+    assert roster.note(told(0, 1, 2), []) == (Address("10.0.1.1", 26379), Address("10.0.1.2", 26379))
+    assert [address.host for address in roster.addresses()] == ["10.0.1.0", "dead", "10.0.1.1", "10.0.1.2"]
+    assert roster.note(told(1, 0, 2), [told(0, 1, 2)]) == ()
+    assert roster.note(told(0, 1), [told(1, 0)]) == ()
+    assert [address.host for address in roster.addresses()] == ["10.0.1.0", "dead", "10.0.1.1"]
+
+
+def test_a_sentinel_known_by_a_name_is_not_learned_by_its_address() -> None:
+    seed = Address("sentinel-1", 26379)
+    roster = Roster([seed])
+    roster.note(replace(told(1, 0), sentinel=seed), [])
+    assert roster.note(told(0, 1), [replace(told(1, 0), sentinel=seed)]) == ()
+    assert [address.host for address in roster.addresses()] == ["sentinel-1", "10.0.1.0"]
+
+
+def test_two_names_of_one_sentinel_count_once() -> None:
+    roster = Roster([Address("a", 1), Address("b", 1)])
+    for host in "ab":
+        roster.note(replace(says(0, OLD), sentinel=Address(host, 1)), [])
+    assert roster.addresses() == (Address("a", 1),)
+
+
+def test_a_learned_sentinel_may_move() -> None:
+    roster = Roster([SENTINELS[0]])
+    roster.note(told(0, 1), [])
+    moved = SentinelReport(Address("10.0.9.9", 26379), "id1", frozenset())
+    assert roster.note(replace(says(0, OLD), sentinels=(moved,)), []) == ()
+    assert roster.addresses() == (SENTINELS[0], Address("10.0.9.9", 26379))
+
+
+def test_a_name_stands_for_its_addresses_until_one_of_them_fails() -> None:
+    seed, first, second = Address("sentinels", 26379), *SENTINELS[:2]
+    roster = Roster([seed])
+    assert roster.expand(seed, [first, second]) == (first, second)
+    assert roster.addresses() == (first, second)
+    assert roster.name_of(second) == "sentinels"
+    roster.collapse(second)
+    assert roster.addresses() == (seed,)
+    assert roster.name_of(second) is None
+
+
+def test_a_liar_cannot_make_us_dial_without_end() -> None:
+    roster = Roster([SENTINELS[0]])
+    for start in range(100, 10_000, 100):
+        roster.note(told(0, *range(start, start + 100)), [])
+    assert len(roster.addresses()) <= 51
 
 
 # ---------------------------------------------------------------- replies
@@ -147,11 +259,16 @@ def view_of(address: Address, epoch: int = 0, *, agreed: bool = True) -> Topolog
     return Topology((Shard(Node(address)),), epoch=epoch, agreed=agreed)
 
 
+def ahead() -> Topology:
+    return replace(view_of(NEW, 1), agreed=False, provisional=True)
+
+
 topologies = st.builds(
     Topology,
     st.tuples(st.builds(Shard, st.sampled_from([None, Node(OLD), Node(NEW)]))),
     epoch=st.integers(0, 3),
     agreed=st.booleans(),
+    provisional=st.booleans(),
 )
 
 
@@ -159,22 +276,67 @@ topologies = st.builds(
 def test_the_laws_of_the_view(offers: list[Topology]) -> None:
     view = TopologyView()
     for found in offers:
-        before = view.current
-        changed = view.offer(found)
+        before, confirmed = view.current, view.confirmed
+        outcome = view.offer(found)
         after = view.current
-        assert changed == (after is not before)
+        assert (outcome in (Offer.TAKEN, Offer.RESET)) == (after != before)
+        assert (outcome is Offer.RESET) == (confirmed is not None and after == found and found.epoch < confirmed.epoch)
         if before is not None and before.complete:
             assert after is not None
             assert after.complete, "a good view gave way to one without a master"
             assert after.epoch >= before.epoch or after.agreed, "a minority turned back the epoch"
+        if after is not None and after.provisional:
+            assert view.confirmed is not None
+            assert not view.confirmed.provisional
+            assert after.epoch == view.confirmed.epoch, "a provisional view raises no epoch"
+
+
+def test_a_provisional_view_stands_until_a_higher_epoch_is_confirmed() -> None:
+    view = TopologyView()
+    assert view.offer(ahead()) is Offer.REFUSED, "ahead of nothing"
+    view.offer(view_of(OLD, 1))
+    assert view.offer(ahead()) is Offer.TAKEN
+    assert view.offer(ahead()) is Offer.KNOWN
+    assert view.offer(view_of(OLD, 1)) is Offer.KNOWN, "sentinels that have not heard of it do not end it"
+    assert view.current == ahead()
+    assert view.offer(view_of(NEW, 2)) is Offer.TAKEN
+    assert not view.withdraw()
+    assert view.offer(ahead()) is Offer.REFUSED, "it is late"
+
+
+def test_a_provisional_view_that_is_withdrawn_leaves_what_was_confirmed() -> None:
+    view = TopologyView()
+    view.offer(view_of(OLD, 1))
+    view.offer(ahead())
+    assert view.withdraw()
+    assert view.current == view_of(OLD, 1)
+    assert not view.withdraw()
+
+
+def test_a_higher_epoch_for_another_node_ends_a_provisional_view() -> None:
+    view = TopologyView()
+    view.offer(view_of(OLD, 1))
+    view.offer(ahead())
+    assert view.offer(view_of(OTHER, 2, agreed=False)) is Offer.TAKEN
+    assert view.current == view_of(OTHER, 2, agreed=False)
+
+
+def test_a_provisional_view_is_the_confirmed_one_under_another_master() -> None:
+    confirmed = Topology((Shard(Node(OLD), (Node(NEW, "x"), Node(OTHER))),), epoch=3, roles_matter=True)
+    view = confirmed.led_by(Node(NEW))
+    assert view.shards == (Shard(Node(NEW), (Node(OTHER),)),)
+    assert (view.epoch, view.provisional, view.agreed, view.roles_matter) == (3, True, False, True)
+    assert confirmed.node_at(OTHER) == Node(OTHER)
+    assert view.node_at(OLD) is None
 
 
 def test_the_same_view_again_is_no_change() -> None:
     view = TopologyView()
-    assert view.offer(view_of(OLD))
-    assert not view.offer(view_of(OLD))
-    assert not view.offer(view_of(NEW, -1, agreed=False))
-    assert view.offer(view_of(NEW, 1, agreed=False))
+    assert view.offer(view_of(OLD)) is Offer.TAKEN
+    assert view.offer(view_of(OLD)) is Offer.KNOWN
+    assert view.offer(view_of(NEW, -1, agreed=False)) is Offer.REFUSED
+    assert view.offer(view_of(NEW, 1, agreed=False)) is Offer.TAKEN
+    assert view.offer(view_of(OLD, 0)) is Offer.RESET
 
 
 # ---------------------------------------------------------------- addresses
