@@ -78,6 +78,10 @@ class Care:
     max_age: float | None = None
 
 
+class Dialler:
+    """Holds a turn to dial."""
+
+
 class Turn(enum.Enum):
     """What a caller who wants to dial is told."""
 
@@ -93,7 +97,7 @@ class DialGate:
     the node is suspect: a connection was lost, and nobody has reached it since. One that did not answer is left alone
     for 100 ms, doubling to 2 s, +-20 %.
 
-    A turn is held by an object of the dialler's, weakly: one that an exception made everybody forget gives it back.
+    A turn belongs to a `Dialler`, which is held weakly: one that an exception made everybody forget gives it back.
     """
 
     def __init__(self, rng: Random) -> None:
@@ -102,9 +106,9 @@ class DialGate:
         self._rng = rng
         self._failures = 0
         self._next = 0.0
-        self._diallers: weakref.WeakSet[object] = weakref.WeakSet()
+        self._diallers: weakref.WeakSet[Dialler] = weakref.WeakSet()
 
-    def enter(self, dialler: object, now: float) -> Turn:
+    def enter(self, dialler: Dialler, now: float) -> Turn:
         """Whether `dialler` may dial now; if so, it must `leave`, and say with `succeeded` or `failed` how it went."""
         if self.error is not None and now < self._next:
             return Turn.NO
@@ -117,7 +121,7 @@ class DialGate:
         """Whether there is a turn."""
         return len(self._diallers) < (DIALS if self.error is None and not self.suspect else 1)
 
-    def leave(self, dialler: object) -> None:
+    def leave(self, dialler: Dialler) -> None:
         """The dial has ended."""
         self._diallers.discard(dialler)
 
@@ -213,9 +217,9 @@ class NodePool:
             connection = self._take_idle(until, check)
             if connection is not None:
                 return connection
-            connection = self._admit()
-            if connection is not None:
-                return self._dial(connection, until)
+            admitted = self._admit()
+            if admitted is not None:
+                return self._dial(*admitted, until)
             if patience is None:
                 patience = min(until, monotonic() + self._room.patience)
             self._wait(patience)
@@ -223,9 +227,9 @@ class NodePool:
     def probe(self, until: float) -> None:
         """Finds out on a new connection whether the node answers, unless that is known to be false, or being tried."""
         with suppress(RedisError):
-            connection = self._admit()
-            if connection is not None:
-                self.give_back(self._dial(connection, until))
+            admitted = self._admit()
+            if admitted is not None:
+                self.give_back(self._dial(*admitted, until))
 
     def suspect(self) -> None:
         """A connection was lost: the others are looked at before they are used, and one caller dials first."""
@@ -268,16 +272,17 @@ class NodePool:
             as `lend`.
         """
         with self._lock:
-            fresh = self._make(self.address)
-            if self._gate.enter(fresh, monotonic()) is not Turn.DIAL:
+            dialler = Dialler()
+            if self._gate.enter(dialler, monotonic()) is not Turn.DIAL:
                 raise self._not_answering()
+            fresh = self._make(self.address)
         old = connection.home()
         if old is not None and old is not self:
             old.forget(connection)
         with self._lock:
             connection.move_to(fresh)
             self._count_in(connection)
-        self._dial(connection, until, fresh)
+        self._dial(connection, dialler, until)
 
     def _not_answering(self) -> DialError:
         if self._gate.error is None:
@@ -327,19 +332,20 @@ class NodePool:
             self._drop_idle()  # they have rested longer than this one, and need not be asked one after another
             return False
 
-    def _admit(self) -> Wire | None:
+    def _admit(self) -> tuple[Wire, Dialler] | None:
         """A new member to dial, if there is room for one and it is our turn."""
         with self._lock:
             if len(self._members) >= self._room.connections:
                 return None
-            connection = self._make(self.address)
-            turn = self._gate.enter(connection, monotonic())
+            dialler = Dialler()
+            turn = self._gate.enter(dialler, monotonic())
             if turn is Turn.NO:
                 raise self._not_answering()
             if turn is Turn.LATER:
                 return None
+            connection = self._make(self.address)
             self._count_in(connection)
-            return connection
+            return connection, dialler
 
     def _wait(self, until: float) -> None:
         left = until - monotonic()
@@ -358,7 +364,7 @@ class NodePool:
             room = len(self._members) < self._room.connections
             return bool(self.idle) or (room and (self._gate.error is not None or self._gate.free()))
 
-    def _dial(self, connection: Wire, until: float, dialler: object = None) -> Wire:
+    def _dial(self, connection: Wire, dialler: Dialler, until: float) -> Wire:
         connection.dial_by = until
         limit = connection.socket_connect_timeout
         hurried = limit is not None and until - monotonic() < limit  # then its failure says little about the node
@@ -366,14 +372,14 @@ class NodePool:
         try:
             connection.connect()
         except BaseException as error:
-            self._dial_failed(connection, error, hurried, dialler or connection)
+            self._dial_failed(connection, error, hurried, dialler)
             raise
         now = monotonic()
         connection.check_at = now + IDLE_CHECK
         if self._care.max_age is not None:
             connection.renew_at = now + self._care.max_age * self._rng.uniform(0.8, 1.2)
         with self._lock:
-            self._gate.leave(dialler or connection)
+            self._gate.leave(dialler)
             news = self._gate.succeeded()
         self.waiting.wake_one()  # a turn is free
         if news:
@@ -383,7 +389,7 @@ class NodePool:
             raise DialError(f"{self.address} was retired while it was dialled", self.address)
         return connection
 
-    def _dial_failed(self, connection: Wire, error: BaseException, hurried: bool, dialler: object) -> None:
+    def _dial_failed(self, connection: Wire, error: BaseException, hurried: bool, dialler: Dialler) -> None:
         news = False
         late = isinstance(error.__cause__, (TimeoutError, RedisTimeoutError))
         with self._lock:

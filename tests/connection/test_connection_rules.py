@@ -17,7 +17,7 @@ from redis.connection import DefaultParser
 
 from hatopo import errors
 from hatopo.connection._handshake import Greeting, Welcome, shake_hands
-from hatopo.connection._lending import DialGate, Turn
+from hatopo.connection._lending import DialGate, Dialler, Turn
 from hatopo.connection._resp import check_announced, chunks, make_pack
 
 PARSER: Any = DefaultParser
@@ -177,10 +177,6 @@ def test_any_beginning_can_be_checked(data: bytes) -> None:
 
 
 # ---------------------------------------------------------------- dialling
-
-
-class Dialler:
-    """Holds a turn as long as it lives."""
 
 
 def test_a_node_that_answers_is_dialled_by_two_at_once() -> None:
