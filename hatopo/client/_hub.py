@@ -129,8 +129,7 @@ class Hub:
         log.warning("the sentinel at %s is lost: %s", listener.address, reason)
         for service in self.services:
             service.emit(SentinelLost(service.name, listener.address, reason))
-            if not self.listening:
-                service.refresh(float("inf"))
+            service.lost(listener.address)
 
     def another(self, listener: Listener) -> None:
         """A listener cannot reach its sentinel: it gets one to which nobody listens, if there is one."""

@@ -2,7 +2,8 @@
 
 It asks the candidate for its role until it says master, has the service put the provisional view in force, and then
 guards it: the view falls if the failover is given up, if the node says that it is no master, or if the time in which
-the sentinels should have confirmed it is over. It is also over once a confirmed view is in force.
+the sentinels should have confirmed it is over; that is short once the sentinel that leads the failover is lost. It is
+also over once a confirmed view is in force.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ PROBE_LIMIT = 20.0
 GUARD_GAP = 0.5
 CONFIRM_GRACE = 5.0
 """Seconds beyond down-after in which the sentinels must have confirmed a provisional view."""
+LEADER_GRACE = 1.5
+"""The same, once the sentinel that leads the failover is lost: the others hear of a promotion within a second."""
 ROLE_PATIENCE = 0.5
 
 
@@ -40,12 +43,15 @@ class Promotion:
         service: whose master it is to be.
         address: the candidate.
         cause: why it is one.
+        sentinel: who announced it, if somebody did.
     """
 
-    def __init__(self, service: Service, address: Address, cause: Cause) -> None:
+    def __init__(self, service: Service, address: Address, cause: Cause, sentinel: Address | None = None) -> None:
         self.address = address
         self.cause = cause
+        self.sentinel = sentinel
         self.over = False
+        self._end = float("inf")  # when the provisional view falls if nobody has confirmed it
         self._service = service
         self._bell = threading.Lock()  # released to end a pause
         self._bell.acquire()
@@ -58,6 +64,10 @@ class Promotion:
     def guard(self) -> bool:
         """Attends to a provisional view that is in force already; False where there can be no thread for it."""
         return start_thread("hatopo-promotion", self._guard_only)
+
+    def hurry(self) -> None:
+        """The sentinel that leads the failover is lost: if the others have heard of it, they say so soon."""
+        self._end = min(self._end, monotonic() + LEADER_GRACE)
 
     def end(self) -> None:
         """Another candidate, the end of the failover, or a confirmed view has made it pointless."""
@@ -94,7 +104,7 @@ class Promotion:
         return False
 
     def _guard(self) -> None:
-        end = monotonic() + self._service.down_after + CONFIRM_GRACE
+        self._end = min(self._end, monotonic() + self._service.down_after + CONFIRM_GRACE)
         while self._service.is_provisional(self.address):
             if self._bell.acquire(timeout=GUARD_GAP):  # `end` has rung it
                 return
@@ -102,11 +112,11 @@ class Promotion:
             if role is not None and role.role == "replica":
                 self._service.withdraw(f"{self.address} says that it is a replica")
                 return
-            if monotonic() > end:
+            if monotonic() > self._end:
                 if not self._service.master_agrees(self.address):
                     self._service.withdraw("the sentinels have not confirmed it in time")
                     return
-                end = monotonic() + CONFIRM_GRACE
+                self._end = monotonic() + CONFIRM_GRACE
 
     def _role(self) -> RoleReport | None:
         try:

@@ -243,7 +243,15 @@ class Service:
             self._since = None
             self.withdraw(f"{sentinel} has given the failover up")
         elif word.sign is Sign.CANDIDATE and isinstance(address, Address) and self._believes(address, sentinel):
-            self._attend(Promotion(self, address, Cause.EARLY_PROMOTION))
+            self._attend(Promotion(self, address, Cause.EARLY_PROMOTION, sentinel))
+
+    def lost(self, sentinel: Address) -> None:
+        """A sentinel is not heard any more."""
+        promotion = self._promotion
+        if promotion is not None and promotion.sentinel == sentinel:
+            promotion.hurry()
+        if not self.hub.listening:
+            self.refresh(float("inf"))
 
     def _is_over(self, target: object) -> bool:
         """Whether the failover that a sentinel tells of is one that we have followed already."""

@@ -50,6 +50,7 @@ SIGNS = {
     "+reboot": Sign.CHANGED,
     "+convert-to-slave": Sign.CHANGED,
     "+role-change": Sign.CHANGED,
+    "-role-change": Sign.CHANGED,
     "+config-update-from": Sign.CHANGED,
 }
 CHANNELS: tuple[str, ...] = tuple(SIGNS)
