@@ -85,6 +85,7 @@ class Service:
         self._since: float | None = None  # the first sign of the failover that is under way
         self._doubted: Address | None = None  # a master that says that it is none
         self._refused: Address | None = None
+        self._warned = False  # a client's patience is too short
 
     def after_fork(self) -> None:
         """In a forked child nobody asks, waits or attends to a promotion."""
@@ -316,9 +317,18 @@ class Service:
 
     def _tell(self) -> None:
         news = self._news
-        if news is not None:
-            for follower in list(self._followers):
-                follower.publish(news)
+        if news is None:
+            return
+        for follower in list(self._followers):
+            follower.publish(news)
+            patience = follower.options.failover_timeout
+            if patience < self.down_after and not self._warned:
+                self._warned = True
+                log.warning(
+                    "%s: calls wait %g s for a failover (failover_timeout=, profile=), but the sentinels take a master "
+                    "for down only after %g s (down-after-milliseconds): such calls fail",
+                    *(self.name, patience, self.down_after),
+                )
 
     def _trusted(self, found: Topology) -> bool:
         """Whether the word of a single sentinel may send us to these masters: only to nodes that others know, too."""
