@@ -79,7 +79,9 @@ class Hub:
     @property
     def services(self) -> list[Service]:
         """Those in use."""
-        return [service for service in list(self._services.values()) if service.followed]
+        with self._lock:
+            known = list(self._services.values())
+        return [service for service in known if service.followed]
 
     # ------------------------------------------------------------------ listening
 
@@ -145,7 +147,8 @@ class Hub:
 
     def word(self, word: Word, sentinel: Address) -> None:
         """A sentinel has published something."""
-        service = self._services.get(word.service)
+        with self._lock:
+            service = self._services.get(word.service)
         if service is not None:
             service.word(word, sentinel)
 

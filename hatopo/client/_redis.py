@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from time import monotonic
 from typing import Any, TypeVar
@@ -363,14 +364,23 @@ class Redis(redis.Redis):
 
     def close(self) -> None:
         """Closes the connections. A clone (`using`) has none to close. A later call opens new ones."""
+        self._let_go()
+        if getattr(self, "auto_close_connection_pool", False) and not getattr(self, "_is_clone", False):
+            self._deployment.rest()
+
+    def __del__(self) -> None:
+        # Runs wherever the garbage collector does, under whatever locks: who only forgets a client is left by all that
+        # hold it weakly.
+        with suppress(Exception):
+            self._let_go()
+
+    def _let_go(self) -> None:
         if getattr(self, "_is_clone", False):
             return
         pinned = getattr(self, "connection", None)
         if pinned is not None:
             pinned.disconnect()  # nobody knows what state its commands have left it in
         super().close()
-        if getattr(self, "auto_close_connection_pool", False):
-            self._deployment.rest()
 
 
 class _Pinned:
@@ -405,6 +415,7 @@ def _one_server(options: dict[str, Any]) -> Deployment:
     checked = read_options(options)
     path = options.get("unix_socket_path")
     if path is not None:
-        return Deployment(checked, first=one_node(Address.unix(path)))
-    address = Address.tcp(options.get("host", "localhost"), options.get("port", 6379))
-    return Deployment(checked, first=one_node(address))
+        address = Address.unix(path)
+    else:
+        address = Address.tcp(options.get("host", "localhost"), options.get("port", 6379))
+    return Deployment(checked, str(address), first=one_node(address))

@@ -53,6 +53,8 @@ FRESH = 30.0
 """Seconds for which a sentinel's word counts in a majority."""
 SIGN_LASTS = 180.0
 MAX_HOPS = 2
+MAX_TRIED = 3
+"""How many clients' logins are tried to ask a node for its role."""
 
 
 class Service:
@@ -124,9 +126,13 @@ class Service:
                 self._forget()
         self.hub.stop_if_unused()
 
+    def _all(self) -> list[Deployment]:
+        with self._lock:
+            return list(self._followers)
+
     def emit(self, event: Event) -> None:
         """Tells all followers of an event."""
-        for follower in list(self._followers):
+        for follower in self._all():
             follower.emit(event)
 
     def last_word(self) -> float | None:
@@ -319,7 +325,7 @@ class Service:
         news = self._news
         if news is None:
             return
-        for follower in list(self._followers):
+        for follower in self._all():
             follower.publish(news)
             patience = follower.options.failover_timeout
             if patience < self.down_after and not self._warned:
@@ -449,14 +455,22 @@ class Service:
         """A connection to a node, made as one of the followers would; None if there is none.
 
         Raises:
-            redis.RedisError: the node cannot be reached.
+            redis.RedisError: none of them can reach the node.
         """
-        follower = next(iter(self._followers), None)
-        if follower is None:
-            return None
-        wire = follower.make_wire(address)
-        wire.connect()
-        return wire
+        failure: rx.RedisError | None = None
+        for follower in self._all()[:MAX_TRIED]:
+            wire = follower.make_wire(address)
+            try:
+                wire.connect()
+            except rx.RedisError as error:
+                failure = error
+                if isinstance(error, errors.DialError):
+                    break  # whoever asks, it does not answer
+            else:
+                return wire
+        if failure is not None:
+            raise failure
+        return None
 
     def _role_of(self, address: Address) -> RoleReport | None:
         wire = None
