@@ -54,10 +54,10 @@ class TopologyChanged(Event):
 
 @dataclass(frozen=True, slots=True)
 class FailoverStarted(Event):
-    """The first sign of a failover.
+    """A failover is announced, by a sentinel or by a master that has become a replica. Calls may have failed before.
 
     Attributes:
-        sign: what it was: a sentinel's announcement, or what a call met.
+        sign: what announced it, in words.
     """
 
     sign: str
@@ -65,12 +65,12 @@ class FailoverStarted(Event):
 
 @dataclass(frozen=True, slots=True)
 class MasterChanged(Event):
-    """Commands go to another master.
+    """Commands go to another master than before.
 
     Attributes:
-        old: the former one, or None.
+        old: the former one, or None if there was none for a while.
         new: the one that takes over.
-        seconds: since the first sign of trouble, or 0 where there was none.
+        seconds: since the first sign of trouble, be it an announcement or a call that failed; 0 where there was none.
         provisional: the sentinels have not confirmed it yet: it may fall. Its confirmation is a `TopologyChanged`.
         cause: why.
     """
@@ -92,7 +92,7 @@ class NodeDown(Event):
 
 @dataclass(frozen=True, slots=True)
 class NodeUp(Event):
-    """A node that could not be reached answers again."""
+    """A node that could not be reached answers again. One that nobody dials any more (it left) is not heard of."""
 
     address: Address
 

@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.servers import SentinelSet, Server, ServerError, available, eventually, server_version
+from tests.sentinels import SentinelSet
+from tests.servers import Server, ServerError, available, eventually, server_version
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 __all__ = ["eventually"]
 
-NEEDS_SERVERS = {"redis_installed", "shared_server", "server", "own_server", "sentinel_set"}
+NEEDS_SERVERS = {"redis_installed", "shared_server", "server", "own_server", "sentinel_set", "make_set"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -67,3 +68,10 @@ def sentinel_set(redis_installed: tuple[int, ...]) -> Iterator[SentinelSet]:
     """One master, two replicas and three sentinels of the test's own."""
     with SentinelSet() as deployment:
         yield deployment
+
+
+@pytest.fixture
+def make_set(redis_installed: tuple[int, ...]) -> Iterator[Callable[..., SentinelSet]]:
+    """Makes Sentinel sets of the test's own, each of its own kind."""
+    with contextlib.ExitStack() as stack:
+        yield lambda **options: stack.enter_context(SentinelSet(**options))

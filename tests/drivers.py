@@ -19,8 +19,9 @@ import hatopo
 from tests.control import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
+    from hatopo.events import Event
     from tests.control import Address
     from tests.servers import Server
 
@@ -39,29 +40,136 @@ class Driver(Protocol):
     def close(self) -> None: ...
 
 
+class WatchingDriver(Driver, Protocol):
+    """What a scenario knows of hatopo's clients besides."""
+
+    @property
+    def events(self) -> list[Heard]:
+        """All events of the deployment so far, each with the moment at which it was delivered."""
+        ...
+
+    def master(self) -> Address | None:
+        """The master of the view in force."""
+        ...
+
+    def stats(self) -> Any:
+        """`client.stats()`."""
+        ...
+
+    def wait_ready(self, seconds: float) -> None:
+        """`client.wait_ready()`."""
+        ...
+
+    def subscriber(self, *channels: str) -> Subscriber:
+        """A subscriber to these channels."""
+        ...
+
+
+class Subscriber(Protocol):
+    """Receives messages in a thread or task of its own, until it is closed."""
+
+    @property
+    def messages(self) -> list[str]:
+        """The payloads that have arrived."""
+        ...
+
+    @property
+    def error(self) -> BaseException | None:
+        """What ended it early."""
+        ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Heard:
+    """An event, and when it was delivered."""
+
+    moment: float
+    event: Event
+
+
 class SyncDriver:
     """The synchronous client."""
 
+    client: hatopo.Redis
+
     def __init__(self) -> None:
-        self.client: redis.Redis | None = None
+        self.events: list[Heard] = []
+        self._closing: list[Callable[[], None]] = []
 
     def open_sentinel(self, service: str, sentinels: Sequence[Address], **options: Any) -> None:
-        self.client = hatopo.sentinel(service, list(sentinels), **options)
+        self._use(hatopo.sentinel(service, list(sentinels), **options))
 
     def open_standalone(self, address: Address, **options: Any) -> None:
-        self.client = hatopo.standalone(*address, **options)
+        self._use(hatopo.standalone(*address, **options))
+
+    def _use(self, client: hatopo.Redis) -> None:
+        self.client = client
+        self._closing += [client.close, client.subscribe_events(self._note)]
+
+    def _note(self, event: Event) -> None:
+        self.events.append(Heard(time.monotonic(), event))
 
     def call(self, command: str, *args: Any, **keywords: Any) -> Any:
         return getattr(self.client, command)(*args, **keywords)
 
+    def master(self) -> Address | None:
+        topology = self.client.topology
+        node = topology.shards[0].master if topology is not None else None
+        return None if node is None else (node.address.host, node.address.port)
+
+    def stats(self) -> Any:
+        return self.client.stats()
+
+    def wait_ready(self, seconds: float) -> None:
+        self.client.wait_ready(seconds)
+
+    def subscriber(self, *channels: str) -> SyncSubscriber:
+        return SyncSubscriber(self.client, channels)
+
     def close(self) -> None:
-        if self.client is not None:
-            self.client.close()
+        for close in reversed(self._closing):
+            close()
+        self._closing.clear()
 
 
-class PlainDriver(SyncDriver):
+class SyncSubscriber:
+    """A thread around redis-py's PubSub, which is confirmed to be subscribed when this is there."""
+
+    def __init__(self, client: redis.Redis, channels: Sequence[str]) -> None:
+        self.messages: list[str] = []
+        self.error: BaseException | None = None
+        self._confirmed = 0
+        self._stopping = threading.Event()
+        self._pubsub = client.pubsub()
+        self._thread = threading.Thread(target=self._run, args=(channels,))
+        self._thread.start()
+        eventually(lambda: self._confirmed >= len(channels) or self.error, what="subscribed")
+
+    def _run(self, channels: Sequence[str]) -> None:
+        try:
+            self._pubsub.subscribe(*channels)
+            while not self._stopping.is_set():
+                message = self._pubsub.get_message(timeout=0.1)
+                if message is not None and message["type"] == "subscribe":
+                    self._confirmed += 1
+                elif message is not None:
+                    self.messages.append(message["data"].decode())
+        except Exception as error:
+            self.error = error
+
+    def close(self) -> None:
+        self._stopping.set()
+        self._thread.join(30)
+        self._pubsub.close()
+        assert not self._thread.is_alive(), "a subscriber does not end"
+
+
+class PlainDriver:
     """redis-py as it comes, for proving a scenario or the load itself."""
 
+    client: redis.Redis
     _sentinels: Sequence[redis.Redis] = ()
 
     def open_sentinel(self, service: str, sentinels: Sequence[Address], **options: Any) -> None:
@@ -72,8 +180,11 @@ class PlainDriver(SyncDriver):
     def open_standalone(self, address: Address, **options: Any) -> None:
         self.client = redis.Redis(*address, **options)
 
+    def call(self, command: str, *args: Any, **keywords: Any) -> Any:
+        return getattr(self.client, command)(*args, **keywords)
+
     def close(self) -> None:
-        super().close()
+        self.client.close()
         for sentinel in self._sentinels:
             sentinel.close()
 
@@ -85,6 +196,7 @@ class Call:
     kind: str
     name: str
     began: float
+    ended: float = 0.0
     error: BaseException | None = None
 
 
@@ -122,6 +234,7 @@ class Load:
                 self._call(worker, name)
             except Exception as error:
                 call.error = error
+            call.ended = time.monotonic()
             worker.finished.append(call)
 
     def _call(self, worker: Worker, name: str) -> None:
@@ -174,10 +287,12 @@ class Ledger:
 
     def __init__(self, workers: list[Worker], applied: dict[str, int]) -> None:
         calls = [call for worker in workers for call in worker.finished]
-        acknowledged = [call.name for call in calls if call.kind == "incr" and call.error is None]
-        self.acknowledged = len(acknowledged)
+        self.calls = sorted(calls, key=lambda call: call.ended)
+        self.incremented = [call for call in self.calls if call.kind == "incr" and call.error is None]
+        self.acknowledged = len(self.incremented)
         self.doubled = sorted(name for name, count in applied.items() if count > 1)
-        self.lost = sorted(name for name in acknowledged if name not in applied)
+        self.lost_calls = [call for call in self.incremented if call.name not in applied]
+        self.lost = sorted(call.name for call in self.lost_calls)
         self.ambiguous = [call for call in calls if isinstance(call.error, hatopo.AmbiguousResultError)]
         self.ambiguous_per_thread = Counter(call.name.rpartition("-")[0] for call in self.ambiguous)
         self.other_errors = sorted(

@@ -1,4 +1,4 @@
-"""Real Redis processes for tests: one server, or a Sentinel set, on free ports of the loopback interface.
+"""Real Redis processes for tests, on free ports of the loopback interface; tests/sentinels.py makes sets of them.
 
 A process is signalled through its own `Popen` handle only, and its files live in a temporary directory that
 `close()` removes. Servers are asked and steered over the bare connections of tests/control.py, not through a
@@ -17,16 +17,12 @@ import signal
 import socket
 import subprocess
 import tempfile
-from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tests.control import HOST, Address, Certificates, Control, ServerError, eventually
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-__all__ = ["Address", "Certificates", "Control", "SentinelSet", "Server", "ServerError", "eventually"]
+__all__ = ["Address", "Certificates", "Control", "Process", "Server", "ServerError", "eventually"]
 
 BINARY = os.environ.get("HATOPO_REDIS_SERVER", "redis-server")
 _handed_out: set[int] = set()
@@ -92,14 +88,14 @@ def _first_ephemeral_port() -> int:
     return first if first > 12_000 else 65_536
 
 
-class _Process:
+class Process:
     """A server process that keeps its port and its directory through kill and restart, until `close()`."""
 
-    def __init__(self, tls: Certificates | None = None, password: str | None = None) -> None:
+    def __init__(self, tls: Certificates | None = None, credentials: tuple[str, ...] = ()) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="hatopo-test-"))
         self.port = 0
         self.tls = tls
-        self._password = password
+        self._credentials = credentials
         self._popen: subprocess.Popen[bytes] | None = None
         self.frozen = False
 
@@ -127,8 +123,8 @@ class _Process:
         """A control connection to keep, for SUBSCRIBE or a transaction."""
         control = Control(self.address, tls=self.tls, timeout=timeout)
         try:
-            if self._password is not None:
-                control("AUTH", self._password)
+            if self._credentials:
+                control("AUTH", *self._credentials)
         except BaseException:
             control.close()
             raise
@@ -199,12 +195,30 @@ class _Process:
         self.close()
 
 
-class Server(_Process):
-    """One redis-server; options as on its command line ("--maxmemory", "1mb") or as keywords."""
+ADMIN = ("admin", "admin-secret")
+"""The login of the tests' own connections where the default user is off."""
+DEFAULT_OFF = ("user default off", f"user {ADMIN[0]} on >{ADMIN[1]} ~* &* +@all")
 
-    def __init__(self, *options: str, tls: Certificates | None = None, **settings: str | int) -> None:
+
+class Server(Process):
+    """One redis-server; options as on its command line ("--maxmemory", "1mb") or as keywords.
+
+    With `users`, lines of an ACL file, the default user is off.
+    """
+
+    def __init__(
+        self,
+        *options: str,
+        tls: Certificates | None = None,
+        users: tuple[str, ...] = (),
+        **settings: str | int,
+    ) -> None:
         password = settings.get("requirepass")
-        super().__init__(tls, None if password is None else str(password))
+        super().__init__(tls, ADMIN if users else () if password is None else (str(password),))
+        self.announced_port = 0  # where others reach it, if not at its own port
+        if users:
+            (self.directory / "users.acl").write_text("".join(f"{line}\n" for line in (*DEFAULT_OFF, *users)))
+            options = (*options, "--aclfile", str(self.directory / "users.acl"))
         self._options = [*options]
         for name, value in settings.items():
             self._options += [f"--{name.replace('_', '-')}", str(value)]
@@ -228,6 +242,13 @@ class Server(_Process):
             allowed = []
         return [BINARY, *ports, *basics, *allowed, *self._options]
 
+    def announce(self, port: int) -> None:
+        """Be known by another port, that of a proxy, to the node of which this one becomes a replica."""
+        self.announced_port = port
+        self._options += ["--replica-announce-port", str(port)]
+        if self.alive:
+            self.call("CONFIG", "SET", "replica-announce-port", port)
+
     def role(self) -> str:
         """What the server says it is: "master" or "slave"."""
         return str(self.call("ROLE")[0])
@@ -239,141 +260,3 @@ class Server(_Process):
             self.close()
             raise
         return self
-
-
-class SentinelProcess(_Process):
-    """One sentinel that watches one service, with a configuration file that it rewrites itself."""
-
-    def __init__(self, service: str, master: Address, settings: dict[str, int], quorum: int) -> None:
-        super().__init__()
-        watched = [f"monitor {service} {master[0]} {master[1]} {quorum}"]
-        watched += [f"{name} {service} {value}" for name, value in settings.items()]
-        self._watched = "\n".join(f"sentinel {line}" for line in watched)
-        self._configured_port = 0
-
-    def _command(self) -> list[str]:
-        path = self.directory / "sentinel.conf"
-        if self._configured_port != self.port:
-            path.write_text(f"port {self.port}\nbind {HOST}\ndir {self.directory}\n{self._watched}\n")
-            self._configured_port = self.port
-        return [BINARY, str(path), "--sentinel"]
-
-
-class SentinelSet:
-    """One master, its replicas and their sentinels; once entered, it is complete and in agreement."""
-
-    def __init__(
-        self,
-        replicas: int = 2,
-        sentinels: int = 3,
-        *,
-        name: str = "mymaster",
-        quorum: int = 2,
-        down_after: int = 1000,
-        failover_timeout: int = 6000,
-        options: tuple[str, ...] = (),
-    ) -> None:
-        self.name = name
-        self.nodes = [Server(*options) for _ in range(1 + replicas)]
-        self._wanted_sentinels = sentinels
-        self._quorum = quorum
-        self._timing = {
-            "down-after-milliseconds": down_after,
-            "failover-timeout": failover_timeout,
-            "parallel-syncs": 2,
-        }
-        self.processes: list[SentinelProcess] = []
-
-    @property
-    def sentinels(self) -> list[Address]:
-        """The addresses of all sentinels, in the order in which a client is to be given them."""
-        return [sentinel.address for sentinel in self.processes]
-
-    def start(self) -> None:
-        first, *others = self.nodes
-        first.start()
-        for other in others:
-            other._options += ["--replicaof", f"{HOST} {first.port}"]
-            other.start()
-        online = len(others)
-        eventually(lambda: first.call("INFO", "replication").count("state=online") == online, 20, "replicas online")
-        for _ in range(self._wanted_sentinels):
-            self.processes.append(SentinelProcess(self.name, first.address, self._timing, self._quorum))
-            self.processes[-1].start()
-        with contextlib.suppress(ServerError):  # before 7.0 there is no DEBUG, and agreement takes some seconds
-            self.tune(publish_period=100, info_period=100)
-        eventually(self._agreed, 30, "sentinels that know each other and the replicas")
-        with contextlib.suppress(ServerError):
-            self.tune(publish_period=2000, info_period=10_000)
-
-    def _agreed(self) -> bool:
-        for sentinel in self.processes:
-            seen = _pairs(sentinel.call("SENTINEL", "MASTER", self.name))
-            if seen["flags"] != "master" or int(seen["num-other-sentinels"]) != len(self.processes) - 1:
-                return False
-            replicas = [_pairs(one) for one in sentinel.call("SENTINEL", "REPLICAS", self.name)]
-            if [one["master-link-status"] for one in replicas] != ["ok"] * (len(self.nodes) - 1):
-                return False
-            others = [_pairs(one) for one in sentinel.call("SENTINEL", "SENTINELS", self.name)]
-            if any(one["flags"] != "sentinel" or not one["runid"] for one in others):
-                return False
-        return True
-
-    def tune(self, **periods: int) -> None:
-        """SENTINEL DEBUG on every sentinel; publish_period also sets how soon a former master is demoted."""
-        for sentinel in self._running():
-            for name, milliseconds in periods.items():
-                sentinel.call("SENTINEL", "DEBUG", name.replace("_", "-"), milliseconds)
-
-    def _running(self) -> Iterator[SentinelProcess]:
-        return (sentinel for sentinel in self.processes if sentinel.alive and not sentinel.frozen)
-
-    def _named_by(self, sentinel: SentinelProcess) -> Server:
-        _, port = sentinel.call("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.name)
-        return next(node for node in self.nodes if node.port == int(port))
-
-    def master(self) -> Server:
-        """The master that most of the running sentinels name."""
-        return Counter(self._named_by(sentinel) for sentinel in self._running()).most_common(1)[0][0]
-
-    def kill_master(self) -> Server:
-        """SIGKILL for the master, which is returned."""
-        victim = self.master()
-        victim.kill()
-        return victim
-
-    def failover(self) -> None:
-        """Ask a running sentinel for a planned failover; one that is not ready for it is asked again."""
-        sentinel = next(self._running())
-        eventually(lambda: sentinel.call("SENTINEL", "FAILOVER", self.name), 20, "SENTINEL FAILOVER accepted")
-
-    def wait_switched(self, old: Server, seconds: float = 30) -> Server:
-        """The new master, once every running sentinel names it instead of `old` and it says so itself."""
-
-        def switched() -> Server | None:
-            named = {self._named_by(sentinel) for sentinel in self._running()}
-            new = named.pop()
-            return new if not named and new is not old and new.role() == "master" else None
-
-        new = eventually(switched, seconds, "a new master")
-        assert new is not None
-        return new
-
-    def close(self) -> None:
-        for process in [*self.processes, *self.nodes]:
-            process.close()
-
-    def __enter__(self) -> SentinelSet:
-        try:
-            self.start()
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
-def _pairs(flat: list[str]) -> dict[str, str]:
-    return dict(zip(flat[::2], flat[1::2], strict=True))

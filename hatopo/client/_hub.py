@@ -128,7 +128,8 @@ class Hub:
 
     def lost(self, listener: Listener, reason: str) -> None:
         """A sentinel that was heard is not any more."""
-        log.warning("the sentinel at %s is lost: %s", listener.address, reason)
+        where = "" if str(listener.address) in reason else f"{listener.address}: "
+        log.warning("a sentinel is lost: %s%s", where, reason)
         for service in self.services:
             service.emit(SentinelLost(service.name, listener.address, reason))
             service.lost(listener.address)

@@ -244,8 +244,8 @@ class Service:
     def word(self, word: Word, sentinel: Address) -> None:
         """A sentinel has published something about this service; it is asked again in any case."""
         address = None if word.address is None else self.hub.admit(word.address, sentinel)
-        if word.sign in (Sign.BEGUN, Sign.CANDIDATE, Sign.SWITCHED) and not self._is_over(address):
-            self._first_sign(f"{sentinel} says: {word.sign.value}")
+        if not self._is_over(word.sign, address):
+            self._first_sign(f"the sentinel at {sentinel} {_SAYS[word.sign]}")
         if word.sign is Sign.ABORTED:
             self._since = None
             self.withdraw(f"{sentinel} has given the failover up")
@@ -258,12 +258,26 @@ class Service:
         if promotion is not None and promotion.sentinel == sentinel:
             promotion.hurry()
         if not self.hub.listening:
+            self._wait_for_turn()
             self.refresh(float("inf"))
 
-    def _is_over(self, target: object) -> bool:
-        """Whether the failover that a sentinel tells of is one that we have followed already."""
+    def _wait_for_turn(self) -> None:
+        """Until no round is under way and the gap after the last one has passed."""
+        end = monotonic() + ROUND_PATIENCE
+        while monotonic() < end:
+            with self._lock:
+                now = monotonic()
+                pause = REFRESH_GAP if now - self._asking < ROUND_PATIENCE else self._asked + REFRESH_GAP - now
+            if pause <= 0:
+                return
+            self._sleepers.sleep(pause, lambda: False)
+
+    def _is_over(self, sign: Sign, address: object) -> bool:
+        """Whether a sentinel tells of no failover, or of one that we have followed already."""
         current = self._view.current
-        return current is not None and (current.provisional or target in _masters(current))
+        if sign not in (Sign.BEGUN, Sign.CANDIDATE, Sign.SWITCHED) or current is None or current.provisional:
+            return True
+        return (address in _masters(current)) != (sign is Sign.BEGUN)  # the old master's end, or the new one's rise
 
     def _first_sign(self, sign: str) -> None:
         now = monotonic()
@@ -482,6 +496,13 @@ class Service:
         finally:
             if wire is not None:
                 wire.disconnect()
+
+
+_SAYS = {
+    Sign.BEGUN: "has announced a failover",
+    Sign.CANDIDATE: "has selected a replica",
+    Sign.SWITCHED: "has switched to another master",
+}
 
 
 def _masters(topology: Topology) -> tuple[Address, ...]:

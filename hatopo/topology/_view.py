@@ -63,7 +63,7 @@ class TopologyView:
 def acceptable(confirmed: Topology | None, found: Topology) -> bool:
     """Whether `found` may be put in force over `confirmed`."""
     if found.provisional:
-        return confirmed is not None and found.complete and found.epoch == confirmed.epoch
+        return confirmed is not None and confirmed.complete and found.complete and found.epoch == confirmed.epoch
     if not found.complete:
         return confirmed is None or not confirmed.complete
     return confirmed is None or found.epoch >= confirmed.epoch or found.agreed

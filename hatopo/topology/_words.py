@@ -67,7 +67,8 @@ class Word:
     Attributes:
         sign: what it means.
         service: the name of the service that it is about.
-        address: the new master (SWITCHED) or the replica that is to be it (CANDIDATE), always there; else None.
+        address: the new master (SWITCHED), the replica that is to be it (CANDIDATE), both always there; the master
+            that is given up (BEGUN), unless its name could not be resolved; else None.
     """
 
     sign: Sign
@@ -105,7 +106,7 @@ def _event(sign: Sign, words: list[str]) -> Word | None:
     service = words[1] if of_master else words[5]
     if not service or (sign in OF_MASTERS and not of_master):
         return None
-    if sign is not Sign.CANDIDATE:
-        return Word(sign, service)
-    address = None if of_master else address_of(words[2], words[3])
-    return None if address is None else Word(sign, service, address)
+    address = address_of(words[2], words[3])
+    if sign is Sign.CANDIDATE:
+        return None if of_master or address is None else Word(sign, service, address)
+    return Word(sign, service, address if sign is Sign.BEGUN else None)

@@ -6,44 +6,20 @@ Every scenario is written against a driver, so that each colour of the client ru
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
-import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 import hatopo
 from tests.conftest import eventually
-from tests.drivers import Driver, Load, PlainDriver, SyncDriver
+from tests.drivers import Driver, Load, PlainDriver
+from tests.scenarios.support import assert_rode_through
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from tests.drivers import Ledger
-    from tests.servers import SentinelSet, Server
-
-
-@pytest.fixture(params=[SyncDriver])
-def driver(request: pytest.FixtureRequest) -> Iterator[Driver]:
-    chosen: Driver = request.param()
-    yield chosen
-    chosen.close()
-
-
-def assert_rode_through(ledger: Ledger, outages: int = 1) -> None:
-    """Nothing applied twice, nothing acknowledged gone, and no error beyond what is allowed."""
-    assert ledger.acknowledged > 0
-    assert ledger.doubled == []
-    assert ledger.lost == []
-    assert_only_ambiguous(ledger, outages)
-
-
-def assert_only_ambiguous(ledger: Ledger, outages: int) -> None:
-    """No error but "maybe executed", for increments alone, and once a thread and outage at most."""
-    assert ledger.other_errors == []
-    assert {call.kind for call in ledger.ambiguous} <= {"incr"}
-    assert max(ledger.ambiguous_per_thread.values(), default=0) <= outages
+    from tests.sentinels import SentinelSet
+    from tests.servers import Server
 
 
 def test_a_killed_master_costs_latency_only(driver: Driver, sentinel_set: SentinelSet) -> None:
@@ -54,59 +30,6 @@ def test_a_killed_master_costs_latency_only(driver: Driver, sentinel_set: Sentin
         new = sentinel_set.wait_switched(old)
         load.progress()
     assert_rode_through(load.ledger(new))
-
-
-def test_a_planned_failover_is_followed_once_the_old_master_is_demoted(
-    driver: Driver, sentinel_set: SentinelSet
-) -> None:
-    driver.open_sentinel("mymaster", sentinel_set.sentinels)
-    sentinel_set.tune(publish_period=250, info_period=300)  # demotes within a second instead of ten
-    with Load(driver, incr=4, get=2, set=2) as load:
-        load.progress()
-        old = sentinel_set.master()
-        sentinel_set.failover()
-        new = sentinel_set.wait_switched(old)
-        eventually(lambda: old.role() == "slave", 30, "the old master is demoted")
-        load.progress()
-    driver.call("set", "after", "here")
-    assert new.call("GET", "after") == "here"
-    # What the old master acknowledged after the promotion is thrown away by Redis itself: not asserted.
-    ledger = load.ledger(new)
-    assert ledger.doubled == []
-    assert_only_ambiguous(ledger, outages=1)
-
-
-@pytest.mark.parametrize("trouble", ["kill", "freeze"])
-def test_a_first_sentinel_that_does_not_answer_is_passed_over(
-    driver: Driver, sentinel_set: SentinelSet, trouble: str
-) -> None:
-    getattr(sentinel_set.processes[0], trouble)()
-    driver.open_sentinel("mymaster", sentinel_set.sentinels)
-    assert driver.call("incr", "counter") == 1
-    assert sentinel_set.master().call("GET", "counter") == "1"
-
-
-@pytest.mark.parametrize("trouble", ["kill", "freeze"])
-def test_a_failover_is_followed_without_the_first_sentinel(
-    driver: Driver, sentinel_set: SentinelSet, trouble: str
-) -> None:
-    driver.open_sentinel("mymaster", sentinel_set.sentinels)
-    with Load(driver, incr=2, get=1, set=1) as load:
-        load.progress()
-        getattr(sentinel_set.processes[0], trouble)()
-        old = sentinel_set.kill_master()
-        new = sentinel_set.wait_switched(old)
-        load.progress()
-    assert_rode_through(load.ledger(new))
-
-
-def test_an_unknown_service_is_named_in_the_error(driver: Driver, sentinel_set: SentinelSet) -> None:
-    def use() -> Any:
-        driver.open_sentinel("no-such-service", sentinel_set.sentinels, failover_timeout=1)
-        return driver.call("get", "key")
-
-    with pytest.raises(redis.RedisError, match="no-such-service"):
-        use()
 
 
 @pytest.mark.parametrize("outages", [1, 3])

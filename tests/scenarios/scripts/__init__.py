@@ -1,0 +1,1 @@
+"""Programs that scenarios start as processes of their own."""

@@ -1,0 +1,97 @@
+"""The client and the old master on one side, replicas and sentinels on the other; the client hears the sentinels."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.conftest import eventually
+from tests.control import Control
+from tests.drivers import Load
+from tests.proxy import Proxy
+from tests.scenarios.support import assert_only_ambiguous, demoted, errors_replied, write_arrives
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.drivers import WatchingDriver
+    from tests.sentinels import SentinelSet
+    from tests.servers import Server
+
+
+def test_a_master_that_was_cut_off_is_left(driver: WatchingDriver, make_set: Callable[..., SentinelSet]) -> None:
+    """It still answers, and says that it is the master: the sentinels' word counts."""
+    deployment = make_set(partitionable=True)
+    old = deployment.nodes[0]
+    driver.open_sentinel("mymaster", deployment.sentinels, address_map=deployment.address_map)
+    with Load(driver, incr=4, get=2, set=2) as load:
+        load.progress()
+        assert driver.master() == old.address
+        deployment.proxy.cut()
+        new = deployment.wait_switched(old)
+        eventually(lambda: driver.master() == new.address, what="the switch is followed")
+        began = time.monotonic()
+        load.progress()
+        assert old.role() == "master"
+        deployment.proxy.heal()
+        demoted(old, deployment)
+        load.progress()
+    ledger = load.ledger(new)
+    assert ledger.doubled == []
+    assert ledger.lost, "without min-replicas-to-write the old master acknowledges what is thrown away"
+    assert [call.name for call in ledger.lost_calls if call.began > began] == []
+    assert_only_ambiguous(ledger, outages=1)
+    assert write_arrives(driver, new, "after the partition")
+
+
+def test_a_master_that_refuses_writes_costs_latency_only(
+    driver: WatchingDriver, make_set: Callable[..., SentinelSet]
+) -> None:
+    """With min-replicas-to-write the old master refuses (NOREPLICAS), and the application never hears of it."""
+    deployment = make_set(partitionable=True, down_after=60_000)
+    deployment.configure(min_replicas_to_write=1, min_replicas_max_lag=1)
+    old = deployment.nodes[0]
+    driver.open_sentinel("mymaster", deployment.sentinels, address_map=deployment.address_map, failover_timeout=60)
+    with Load(driver, incr=4, get=2, set=2) as load:
+        load.progress()
+        deployment.proxy.cut()
+        before = errors_replied(old, "NOREPLICAS")
+        eventually(lambda: errors_replied(old, "NOREPLICAS") > before + 10, what="writes are refused")
+        refused = time.monotonic()
+        deployment.set(down_after_milliseconds=1000)  # only now may the sentinels notice
+        new = deployment.wait_switched(old)
+        load.progress()
+        deployment.proxy.heal()
+        demoted(old, deployment)
+        load.progress()
+    ledger = load.ledger(new)
+    assert ledger.doubled == []
+    assert [call.name for call in ledger.lost_calls if call.ended > refused] == []
+    assert_only_ambiguous(ledger, outages=1)
+
+
+def test_the_proxy_parts_and_joins(server: Server) -> None:
+    """Proof of the instrument: a cut ends nothing and lets nothing pass, until it is healed."""
+    proxy = Proxy(server.address)
+    try:
+        with Control(proxy.address, timeout=0.2) as early:
+            assert early("PING") == "PONG"
+            proxy.cut()
+            with pytest.raises(TimeoutError):
+                early("SET", "key", "value")
+            with Control(proxy.address, timeout=0.2) as late, pytest.raises(TimeoutError):
+                late("PING")
+            assert server.call("GET", "key") is None
+            proxy.heal()
+            eventually(lambda: server.call("GET", "key") == "value", what="what was held back arrives")
+        with Control(proxy.address) as last:
+            assert last("PING") == "PONG"
+            proxy.drop()
+            with pytest.raises(OSError, match=r"closed|reset|pipe"):
+                last("PING")
+    finally:
+        proxy.close()
+    with pytest.raises(ConnectionRefusedError):
+        Control(proxy.address)

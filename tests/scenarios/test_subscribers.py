@@ -1,0 +1,63 @@
+"""Those who wait for messages and elements while the master changes."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import pytest
+
+from hatopo import events
+from tests.conftest import eventually
+from tests.scenarios.support import told
+
+if TYPE_CHECKING:
+    from tests.drivers import WatchingDriver
+    from tests.sentinels import SentinelSet
+    from tests.servers import Server
+
+
+def change_master(deployment: SentinelSet, trouble: str) -> Server:
+    """Returns the new master."""
+    old = deployment.master()
+    if trouble == "planned":
+        deployment.failover()
+    else:
+        getattr(old, trouble)()
+    return deployment.wait_switched(old)
+
+
+@pytest.mark.parametrize("trouble", ["kill", "freeze", "planned"])
+def test_a_subscriber_moves_and_tells_of_the_gap(
+    driver: WatchingDriver, sentinel_set: SentinelSet, trouble: str
+) -> None:
+    driver.open_sentinel("mymaster", sentinel_set.sentinels)
+    subscriber = driver.subscriber("news", "weather")
+    try:
+        driver.call("publish", "news", "before")
+        eventually(lambda: subscriber.messages == ["before"], what="the first message")
+        assert told(driver, events.PubSubGap) == []
+        new = change_master(sentinel_set, trouble)
+        eventually(lambda: new.call("PUBSUB", "NUMSUB", "news", "weather") == ["news", 1, "weather", 1], 30, "it moved")
+        driver.call("publish", "weather", "after")
+        eventually(lambda: subscriber.messages == ["before", "after"], what="the second message")
+        gaps = eventually(lambda: told(driver, events.PubSubGap), what="the gap is told")
+    finally:
+        subscriber.close()
+    assert subscriber.error is None
+    assert {gap.channels for gap in gaps} == {2}
+
+
+@pytest.mark.parametrize("trouble", ["kill", "freeze", "planned"])
+def test_a_blocking_pop_rides_over(driver: WatchingDriver, sentinel_set: SentinelSet, trouble: str) -> None:
+    driver.open_sentinel("mymaster", sentinel_set.sentinels)
+    driver.call("set", "key", "value")
+    with ThreadPoolExecutor(1) as threads:
+        waiting = threads.submit(driver.call, "blpop", ["queue"], 0)
+        try:
+            eventually(lambda: "blocked_clients:1" in sentinel_set.master().call("INFO", "clients"), what="it waits")
+        finally:
+            new = change_master(sentinel_set, trouble)
+            new.call("RPUSH", "queue", "element")
+        assert [*waiting.result(60)] == [b"queue", b"element"]
+    assert new.call("LLEN", "queue") == 0
