@@ -17,10 +17,11 @@ import redis.exceptions as rx
 from hatopo import errors
 from hatopo.address import Address
 from hatopo.client._asking import Round
+from hatopo.client._flight import GAP, SingleFlight
 from hatopo.client._nodes import News
 from hatopo.client._promotion import Promotion, promoted, role_on
 from hatopo.client._threads import start_thread
-from hatopo.connection import Waiters, Wire, survive_fork
+from hatopo.connection import Wire, survive_fork
 from hatopo.events import Cause, DiscoveryDegraded, Event, FailoverStarted, TopologyReset
 from hatopo.topology import (
     Answer,
@@ -43,9 +44,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("hatopo.sentinel")
 
-REFRESH_GAP, WATCHED_GAP = 0.1, 0.25
-"""Seconds between two rounds of questions; the second while events are heard as well."""
-ROUND_PATIENCE = 5.0
+WATCHED_GAP = 0.25
+"""Seconds between two rounds of questions while events are heard as well."""
 SILENCE_GAP, CALM_GAP = 1.0, 10.0
 """Seconds between two rounds that a node's silence asked for; the second where the silence was expected."""
 PROBE_PATIENCE = 1.5
@@ -69,6 +69,7 @@ class Service:
         self.hub = hub
         self.name = name
         self._followers: weakref.WeakSet[Deployment] = weakref.WeakSet()
+        self._flight = SingleFlight()  # of rounds of questions
         self._version = 0
         self._promotion: Promotion | None = None
         self._forget()
@@ -92,9 +93,7 @@ class Service:
     def after_fork(self) -> None:
         """In a forked child nobody asks, waits or attends to a promotion."""
         self._lock = threading.RLock()
-        self._sleepers = Waiters()  # calls that wait for the end of a round
-        self._rounds = 0  # that have ended
-        self._asking = self._asked = float("-inf")  # when the round under way began, when the last one ended
+        self._flight.after_fork()
         self._probed = float("-inf")
         self._promotion = None
 
@@ -143,26 +142,9 @@ class Service:
 
     def refresh(self, until: float, *, join: bool = False) -> None:
         """See `Source`."""
-        with self._lock:
-            now = monotonic()
-            under_way = now - self._asking < ROUND_PATIENCE  # an interrupted round must not count for ever
-            gap = WATCHED_GAP if self._news is not None and self.hub.listening else REFRESH_GAP
-            rounds = self._rounds
-            busy = under_way or now - self._asked < gap
-            if not busy:
-                self._asking = now
-        if busy:
-            if join:
-                left = min(until - now, ROUND_PATIENCE if under_way else REFRESH_GAP)
-                self._sleepers.sleep(left, lambda: self._rounds != rounds or self._news is not None)
-            return
-        try:
-            self._round(until)
-        finally:
-            with self._lock:
-                self._asking, self._asked = float("-inf"), monotonic()
-                self._rounds += 1
-            self._sleepers.wake_all()
+        gap = WATCHED_GAP if self._news is not None and self.hub.listening else GAP
+        if not self._flight.do(lambda: self._round(until), gap) and join:
+            self._flight.join(until, lambda: self._news is not None)
 
     def _round(self, until: float) -> None:
         found = Round(self.hub, self.name).run(until, self._note)
@@ -258,19 +240,7 @@ class Service:
         if promotion is not None and promotion.sentinel == sentinel:
             promotion.hurry()
         if not self.hub.listening:
-            self._wait_for_turn()
-            self.refresh(float("inf"))
-
-    def _wait_for_turn(self) -> None:
-        """Until no round is under way and the gap after the last one has passed."""
-        end = monotonic() + ROUND_PATIENCE
-        while monotonic() < end:
-            with self._lock:
-                now = monotonic()
-                pause = REFRESH_GAP if now - self._asking < ROUND_PATIENCE else self._asked + REFRESH_GAP - now
-            if pause <= 0:
-                return
-            self._sleepers.sleep(pause, lambda: False)
+            self._flight.insist(lambda: self._round(float("inf")))
 
     def _is_over(self, sign: Sign, address: object) -> bool:
         """Whether a sentinel tells of no failover, or of one that we have followed already."""
