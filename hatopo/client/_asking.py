@@ -132,11 +132,18 @@ class Sentinels(Protocol):
 
 
 class Round:
-    """The same questions to every sentinel at once, and the answers as they come."""
+    """The same questions to every sentinel at once, and the answers as they come.
 
-    def __init__(self, sentinels: Sentinels, service: str) -> None:
+    Args:
+        sentinels: whom to ask.
+        service: about what.
+        under_way: those who have not answered an earlier round yet: they are not asked again.
+    """
+
+    def __init__(self, sentinels: Sentinels, service: str, under_way: set[Address]) -> None:
         self._sentinels = sentinels
         self._service = service
+        self._under_way = under_way
         self._answers: queue.SimpleQueue[Answer | Joined] = queue.SimpleQueue()
         self._late: list[Address] = []  # for whom no thread could be started
 
@@ -149,7 +156,7 @@ class Round:
         try:
             listen = next(discovery)
             while True:
-                if self._late:
+                if self._late and monotonic() < end:
                     self._answers.put(self._ask(self._late.pop(0)))
                 left = end - monotonic()
                 patience = left if listen.seconds is None else min(left, listen.seconds)
@@ -166,11 +173,19 @@ class Round:
 
     def _ask_all(self, sentinels: Sequence[Address]) -> None:
         for sentinel in sentinels:
+            if sentinel in self._under_way:
+                self._answers.put(Answer(sentinel, error="has not answered the last questions yet"))
+                continue
 
             def question(whom: Address = sentinel) -> None:
-                self._answers.put(self._ask(whom))
+                try:
+                    self._answers.put(self._ask(whom))
+                finally:
+                    self._under_way.discard(whom)
 
+            self._under_way.add(sentinel)
             if not start_thread("hatopo-ask", question):
+                self._under_way.discard(sentinel)
                 self._late.append(sentinel)
 
     def _ask(self, sentinel: Address) -> Answer:

@@ -66,9 +66,15 @@ class Bulletin:
         self._events.put(event)
         with self._lock:
             start, self._delivering = not self._delivering, True
-        if start and not start_thread("hatopo-events", self._deliver_all):
-            with self._lock:
+        if not start:
+            return
+        started = False
+        try:
+            started = start_thread("hatopo-events", self._deliver_all)
+        finally:
+            if not started:
                 self._delivering = False
+        if not started:
             self._deliver_now()
 
     def _deliver_all(self) -> None:
@@ -92,5 +98,5 @@ class Bulletin:
         for callback in self._callbacks:
             try:
                 callback(event)
-            except Exception:
+            except BaseException:  # not even SystemExit ends the delivery
                 log.exception("a callback failed at %s", type(event).__name__)

@@ -36,6 +36,7 @@ from hatopo.routing import (
     Policies,
     Refresh,
     RetryBudget,
+    Verdict,
     Wait,
     facts_of,
     failure_of,
@@ -62,7 +63,7 @@ class Source(Protocol):
     def refresh(self, until: float, *, join: bool = False) -> None:
         """One round of questions for all who follow, unless one is under way or has just ended.
 
-        Returns within a second, at `until` at the latest. `join`: waits for the end of a round that is under way.
+        Returns soon, at `until` at the latest. `join`: waits for the end of a round that is under way.
         """
 
     def silent(self, follower: Deployment, address: Address, calm: bool, until: float) -> None:
@@ -163,10 +164,9 @@ class Deployment(Nodes):
         heard = None if self._source is None else self._source.last_word()
         with self._lock:
             tally = self._tally
-            lasting = 0.0 if tally.outage is None else now - tally.outage
             return Stats(
                 failovers=tally.failovers,
-                outage_seconds=tally.outage_seconds + lasting,
+                outage_seconds=tally.seconds(now),
                 ambiguous=dict(tally.ambiguous),
                 retries=dict(tally.retries),
                 waiters=self._waiting,
@@ -229,7 +229,7 @@ class Deployment(Nodes):
         lender = lender or self
         started = monotonic() if started is None else started
         attempt: Attempt | None = None
-        error = failed
+        error, reason = failed, failed
         while True:
             seen = self._changes
             until = end if attempt is None else attempt.end
@@ -247,11 +247,13 @@ class Deployment(Nodes):
             if attempt is None:
                 limits = Limits(terms.failover_timeout, end, terms.retries, fixed=self._source is None)
                 attempt = Attempt(call.policy(terms.policies), limits, self._budget, self.rng, started=started, now=now)
+            if reason is None or not (now >= attempt.end and isinstance(error, errors.DialError)):
+                reason = failure.error  # a dial that the caller's own time cut short tells nothing
             if failure.cause in _DEMOTED:
                 self._demoted(call, failure, seen)
             if failure.cause is Cause.NO_SCRIPT:
                 failure = self._load_script(call, lender, attempt.end, failure)
-            self._ride_on(call, attempt, failure, seen, end)
+            self._ride_on(call, attempt, failure, reason, seen, end)
             error = None
 
     def _try(self, call: Call, lender: Lender, terms: Terms, end: float, until: float) -> Any:
@@ -287,7 +289,7 @@ class Deployment(Nodes):
             return
         pool = self.pool_for(call)
         if failure.cause is Cause.READONLY:
-            pool.retire()
+            self.phase_out(pool)
         self._source.demoted(pool.address)
 
     def _relieved(self, result: Any) -> None:
@@ -303,13 +305,16 @@ class Deployment(Nodes):
         found = [result.command for result in results if isinstance(result, errors.AmbiguousResultError)]
         self._tally.ambiguous.update(found)
 
-    def _ride_on(self, call: Call, attempt: Attempt, failure: Failure, seen: int, end: float) -> None:
-        """Carries out the step after a failure, or raises the error that ends the call."""
+    def _ride_on(
+        self, call: Call, attempt: Attempt, failure: Failure, reason: Exception, seen: int, end: float
+    ) -> None:
+        """Carries out the step after a failure, or raises the error that ends the call because of `reason`."""
         kind, now = call.kind(), monotonic()
         step = attempt.next(failure, kind, now, waited=call.waited(failure.error))
         match step:
             case GiveUp(verdict):
-                final = final_error(call.name, failure.error, kind, verdict, attempt, now)
+                error = reason if verdict is Verdict.TIME_UP else failure.error
+                final = final_error(call.name, error, kind, verdict, attempt, now)
                 with self._lock:
                     self._count_ambiguous([final])
                 raise final from final.__cause__

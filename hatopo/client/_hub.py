@@ -11,6 +11,7 @@ import threading
 import weakref
 from collections.abc import Callable, Sequence
 from random import Random
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from hatopo import errors
@@ -30,6 +31,8 @@ log = logging.getLogger("hatopo.sentinel")
 
 CLIENT_NAME = "hatopo"
 """What SENTINEL shows in CLIENT LIST for connections of ours, unless another name was given."""
+RETRY = 1.0
+"""Seconds after which listeners that could not be started are tried again."""
 MAX_WATCHED = 5
 """How many sentinels are listened to; the others are asked only. Early promotion is announced by the leader alone."""
 
@@ -47,6 +50,7 @@ class Hub:
         self.watching = watching
         self.rng = Random()
         self.running = False  # listeners were started, or are not wanted; under _lock
+        self._retry = 0.0  # not before this moment is starting them tried again
         self._roster = Roster(seeds)  # under _lock
         self._listeners: dict[Address, Listener] = {}  # by sentinel; under _lock
         self._services: weakref.WeakValueDictionary[str, Service] = weakref.WeakValueDictionary()
@@ -61,7 +65,7 @@ class Hub:
     def after_fork(self) -> None:
         """In a forked child nobody listens yet."""
         self._make_locks()
-        self.running = False
+        self.running, self._retry = False, 0.0
         for listener in self._listeners.values():
             listener.disown()
         self._listeners.clear()
@@ -88,32 +92,37 @@ class Hub:
     def start(self) -> None:
         """Has somebody listen, if that is wanted and possible."""
         with self._lock:
-            if self.running:
+            if self.running or monotonic() < self._retry:
                 return
-            self.running = True
-            if self.watching.watch and threads_run():
-                self._listen()
+            self._retry = monotonic() + RETRY
+            self.running = not self.watching.watch or not threads_run() or self._listen()
 
-    def _listen(self) -> None:
-        for address in self._roster.addresses():
+    def _listen(self) -> bool:
+        """Sees to it that a listener is there for each known sentinel, up to a number; False if there cannot be."""
+        addresses = self._roster.addresses()
+        for address in [address for address in self._listeners if address not in addresses]:
+            self._listeners.pop(address).stop()
+        for address in addresses:
             if len(self._listeners) >= MAX_WATCHED:
-                return
+                break
             if address not in self._listeners:
                 listener = Listener(weakref.ref(self), address)
                 if not start_thread(f"hatopo-sentinel-{address.host}:{address.port}", listener.run):
-                    return
+                    return False
                 self._listeners[address] = listener
+        return True
 
     def stop(self) -> None:
         """Ends listening, until `start`."""
         with self._lock:
-            self.running = False
+            self.running, self._retry = False, 0.0
             _stop_all(self._listeners)
 
     def stop_if_unused(self) -> None:
         """Ends listening, if nobody follows a service any more."""
-        if not self.services:
-            self.stop()
+        with self._lock:
+            if not self.services:
+                self.stop()
 
     @property
     def listening(self) -> bool:
@@ -146,12 +155,14 @@ class Hub:
                 listener.address = self.rng.choice(spare)
                 self._listeners[listener.address] = listener
 
-    def word(self, word: Word, sentinel: Address) -> None:
-        """A sentinel has published something."""
+    def word(self, word: Word, sentinel: Address) -> bool:
+        """A sentinel has published something; whether it is about a service in use."""
         with self._lock:
             service = self._services.get(word.service)
-        if service is not None:
-            service.word(word, sentinel)
+        if service is None or not service.followed:
+            return False
+        service.word(word, sentinel)
+        return True
 
     # ------------------------------------------------------------------ asking: what a round needs
 
@@ -163,7 +174,10 @@ class Hub:
     def expand(self, seed: Address, addresses: Sequence[Address]) -> tuple[Address, ...]:
         """A seed's name stands for these addresses; those of them that were not known."""
         with self._lock:
-            return self._roster.expand(seed, addresses)
+            news = self._roster.expand(seed, addresses)
+            if news and self._listeners:
+                self._listen()
+            return news
 
     def collapse(self, address: Address) -> None:
         """One of them could not be asked."""
@@ -183,8 +197,9 @@ class Hub:
         finally:
             wire.disconnect()
 
-    def note(self, answer: Answer, others: Sequence[Answer]) -> None:
-        """Takes in the sentinels that a sentinel told of; `others`: what the others said last."""
+    def note(self, answer: Answer) -> None:
+        """Takes in the sentinels that a sentinel told of."""
+        others = [word for service in self.services for word in service.answers()]
         with self._lock:
             news = self._roster.note(answer, others)
             if news and self._listeners:

@@ -13,8 +13,6 @@ from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING
 
-import redis.exceptions as rx
-
 from hatopo import errors
 from hatopo.address import Address
 from hatopo.client._asking import QUERY_TIMEOUT, ask
@@ -32,7 +30,10 @@ PAUSE, PAUSE_MAX = 0.2, 5.0
 PATIENCE = 1.0
 ENOUGH = 3
 """Failures after which another sentinel is listened to, if there is one."""
-_END = b"hatopo"
+STEADY = 5.0
+"""Seconds that a session must have lasted before its end counts as the first failure."""
+ASK_GAP = 0.05
+"""Seconds between two questions about a service that events ask for."""
 
 
 class Listener:
@@ -53,6 +54,8 @@ class Listener:
         self._bell.acquire()
         self._words: list[Word] = []  # heard and not handed on yet
         self._channels = 0  # subscriptions that were confirmed
+        self._asked: dict[str, float] = {}  # by service: when the sentinel was asked last
+        self._hints: dict[str, float] = {}  # by service: when it is to be asked because of what it has published
 
     def stop(self) -> None:
         """Ends the thread, from any other."""
@@ -73,13 +76,13 @@ class Listener:
         """The thread."""
         failures = 0
         while not self._stopped:
-            reason = ""
+            reason, began = "", monotonic()
             try:
                 self._session()
-            except (rx.RedisError, OSError) as error:
-                reason = errors.clip(error)
+            except Exception as error:  # credential providers are the user's: whatever it is, it may be over next time
+                reason = f"{type(error).__name__}: {errors.clip(error)}"
             heard, self.hears = self.hears, False
-            failures = 1 if heard else failures + 1
+            failures = 1 if heard and monotonic() - began > STEADY else failures + 1
             if not self._tell(reason, heard, failures):
                 return
             pause = min(PAUSE_MAX, PAUSE * 2.0 ** min(failures - 1, 8))
@@ -103,6 +106,7 @@ class Listener:
             self._stopped = True
             return
         self._words, self._channels = [], 0
+        self._asked, self._hints = {}, {}
         wire = self._wire = hub.make_wire(self.address, self._pushed)
         rng = hub.rng
         del hub
@@ -111,11 +115,12 @@ class Listener:
             self._subscribe(wire)
             self._poll(wire, first=True)
             while not self._stopped:
-                due = monotonic() + (POLL if self._channels else FAST_POLL) * rng.uniform(0.8, 1.2)
-                while not self._stopped and monotonic() < due:
+                poll = monotonic() + (POLL if self._channels else FAST_POLL) * rng.uniform(0.8, 1.2)
+                while not self._stopped and monotonic() < poll:
+                    due = min([poll, *self._hints.values()])
                     if wire.readable(due - monotonic()):
                         self._receive(wire)
-                        self._hand_on(wire)
+                    self._hand_on(wire)
                 if not self._stopped:
                     self._poll(wire)
         finally:
@@ -126,10 +131,12 @@ class Listener:
         """Subscribes to each channel by itself: an ACL may allow some only, or none."""
         patience = Patience(PATIENCE)
         wire.send(b"".join(wire.pack(("SUBSCRIBE", channel)) for channel in CHANNELS), patience)
-        if wire.protocol == 3:  # confirmations are pushes, refusals are replies: a PING tells where they end
-            wire.send(wire.pack(("PING", _END)), patience)
-            while wire.read(patience, decode=False) != _END:
-                pass
+        if wire.protocol == 3:  # confirmations are pushes, refusals are replies: the one to a PING tells where they end
+            wire.send(wire.pack(("PING",)), patience)
+            replies = 0
+            while self._channels + replies <= len(CHANNELS):
+                wire.read(patience)
+                replies += 1
         else:
             for _ in CHANNELS:
                 self._pushed(wire.read(patience, decode=False))
@@ -147,25 +154,26 @@ class Listener:
                 self._words.append(word)
 
     def _receive(self, wire: Wire) -> None:
-        if wire.protocol == 3:
-            if not wire.clean():
-                raise errors.ReplyLostError(f"{self.address}: the connection has ended", self.address)
-            return
-        while True:
-            self._pushed(wire.read(Patience(PATIENCE), decode=False))
-            if not wire.readable(0.0):
-                return
+        messages = wire.drain()
+        if wire.protocol == 3 and messages:
+            raise errors.ProtocolError(f"{self.address} sent a reply that nobody asked for", self.address)
+        for message in messages:
+            self._pushed(message)
 
     def _hand_on(self, wire: Wire) -> None:
-        """Hands on what was heard, and asks about the services that it was about."""
-        while self._words:
+        """Hands on what was heard, and asks about the services that it was about: at once, but not for each word."""
+        while self._words or any(due <= monotonic() for due in self._hints.values()):
             words, self._words = self._words, []
             hub = self._hub()
             if hub is None:
                 return
+            now = monotonic()
             for word in words:
-                hub.word(word, self.address)
-            self._ask(wire, hub, {word.service for word in words})
+                if hub.word(word, self.address):
+                    self._hints.setdefault(word.service, max(now, self._asked.get(word.service, 0.0) + ASK_GAP))
+            ripe = {service for service, due in self._hints.items() if due <= now}
+            if ripe:
+                self._ask(wire, hub, ripe)
             del hub
 
     def _poll(self, wire: Wire, *, first: bool = False) -> None:
@@ -180,8 +188,12 @@ class Listener:
         self._hand_on(wire)
 
     def _ask(self, wire: Wire, hub: Hub, services: set[str]) -> None:
+        for name in services:
+            self._hints.pop(name, None)
+            self._asked[name] = monotonic()
         wanted = [service for service in hub.services if service.name in services]
         if not wanted:
+            hub.stop_if_unused()
             if wire.protocol == 3:  # nothing to ask, but is it there?
                 wire.send(wire.pack(("PING",)), Patience(QUERY_TIMEOUT))
                 wire.read(Patience(PATIENCE))

@@ -12,13 +12,14 @@ import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
-from time import monotonic
+from time import monotonic, sleep
 
 from hatopo import errors
 from hatopo.address import Address
 from hatopo.client._bulletin import Bulletin
 from hatopo.client._options import Options
 from hatopo.client._stats import Tally
+from hatopo.client._threads import start_thread
 from hatopo.connection import NodePool, Room, Waiters, Wire, WireOptions, survive_fork
 from hatopo.events import Cause, DatasetReplaced, Event, MasterChanged, NodeDown, NodeUp, TopologyChanged
 from hatopo.routing import pick
@@ -26,6 +27,10 @@ from hatopo.topology import Topology, server_name_for
 
 log = logging.getLogger("hatopo.topology")
 
+IN_PEACE = 0.05
+"""Seconds that calls have to end on a connection to a node that is used no more."""
+SECOND_LOOK = 0.1
+"""Seconds after which a node with an unexpected run id is looked at again."""
 _FOREIGN = frozenset({"retry", "retry_on_error", "retry_on_timeout", "event_dispatcher"})
 """Keywords that stay visible in `connection_kwargs` but must not make connections retry on their own."""
 
@@ -67,11 +72,14 @@ class Nodes:
         self.topology: Topology | None = None  # the view in force, or None before the first; under _lock
         self._follows = follows
         self._make_locks()
-        self._version = 0
+        self.version = 0  # of the view in force; under _lock
         self._published = float("-inf")
         self._pools: dict[Address, NodePool] = {}  # replaced whole under _lock
         self._masters: frozenset[Address] = frozenset()
         self._ids: dict[Address, str] = {}  # the run ids of nodes that were met; under _lock
+        self._strangers: dict[
+            Address, tuple[str, float]
+        ] = {}  # who is elsewhere than expected, since when; under _lock
         self._ids_told = True  # nodes let us ask for their run ids
         self._changes = 0  # counts what waiting calls wait for: new views, nodes that answer again; under _lock
         self._tally = Tally()  # under _lock
@@ -91,9 +99,9 @@ class Nodes:
         """Puts a view in force: pools for new nodes, the end for those that left or have another role."""
         found = news.topology
         with self._lock:
-            if news.version <= self._version:
+            if news.version <= self.version:
                 return
-            old, self._version, self.topology = self.topology, news.version, found
+            old, self.version, self.topology = self.topology, news.version, found
             if _visible(found) == _visible(old):
                 return
             self._published = monotonic()
@@ -106,12 +114,13 @@ class Nodes:
                 pools[node.address] = pool
             retired = [pool for pool in self._pools.values() if pools.get(pool.address) is not pool]
             self._ids = {address: self._ids[address] for address in self._ids if address in masters & self._masters}
+            self._strangers = {}
             self._pools, self._masters = pools, masters
             master = pick(found, lambda: None) if len(found.shards) == 1 else None
             self.sole = pools[master.address] if master is not None else None
             self._note_change()
         for pool in retired:
-            pool.retire()
+            self.phase_out(pool)
         self._announce(old, news)
 
     def _announce(self, old: Topology | None, news: News) -> None:
@@ -122,7 +131,7 @@ class Nodes:
                 continue
             with self._lock:
                 self._tally.failovers += 1
-                signs = [sign for sign in (news.since, self._tally.outage) if sign is not None]
+                signs = [sign for sign in (news.since, self._tally.began(now)) if sign is not None]
             seconds = now - min(signs, default=now)
             former = before.master.address if before.master else None
             log.warning(
@@ -130,6 +139,22 @@ class Nodes:
                 *(self.name, after.master.address, former or "nobody", news.cause.value, seconds),
             )
             self.emit(MasterChanged(self.name, former, after.master.address, seconds, found.provisional, news.cause))
+
+    def phase_out(self, pool: NodePool) -> None:
+        """Nothing that is connected now is used again; calls that are under way have a moment to end in peace.
+
+        They would be ambiguous if they were cut off, and a node that is alive answers, if only with READONLY.
+        """
+        pool.renew()
+        if not pool.members():
+            return
+
+        def cut() -> None:
+            sleep(IN_PEACE)
+            pool.retire()
+
+        if not start_thread("hatopo-retire", cut):
+            pool.retire()
 
     def emit(self, event: Event) -> None:
         """Has an event delivered to those who subscribed."""
@@ -177,6 +202,9 @@ class Nodes:
     def met(self, address: Address, run_id: str) -> None:
         """A node has said who it is, in a handshake.
 
+        One that is new to us and has another run id than the sentinels know is looked at twice: they are asked again
+        in between, and notice a restart within ten seconds; if they still name its address, it is used.
+
         Raises:
             WrongNodeError: an address that is new to us belongs to another node than it should.
         """
@@ -189,17 +217,21 @@ class Nodes:
             known = self._ids.get(address, "")
             node = None if self.topology is None else self.topology.node_at(address)
             expected = "" if known or node is None else node.id
-            if not expected or expected == run_id:
+            stranger = bool(expected) and expected != run_id
+            said, since = self._strangers.setdefault(address, (run_id, monotonic()))
+            looked_twice = said == run_id and monotonic() - since > SECOND_LOOK
+            if not stranger or looked_twice:
                 self._ids[address] = run_id
-        if expected and expected != run_id:
+        if stranger and not looked_twice:
             raise errors.WrongNodeError(
                 f"{address} is another node than {self.name} has there (run id {run_id[:8]}... instead of "
                 f"{expected[:8]}...): the address was reused, or the node has just been restarted",
                 address,
             )
-        if known and known != run_id and address in self._masters:
+        former = known or expected
+        if former and former != run_id and address in self._masters:
             log.warning("%s: the master at %s is another process than before", self.name, address)
-            self.emit(DatasetReplaced(self.name, address, known, run_id))
+            self.emit(DatasetReplaced(self.name, address, former, run_id))
 
     @property
     def pools(self) -> list[NodePool]:

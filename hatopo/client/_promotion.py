@@ -13,14 +13,12 @@ from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING
 
-import redis.exceptions as rx
-
-from hatopo import errors
 from hatopo.address import Address
+from hatopo.client._roles import role_on
 from hatopo.client._threads import start_thread
-from hatopo.connection import Patience, Wire
+from hatopo.connection import Wire
 from hatopo.events import Cause
-from hatopo.topology import Node, RoleReport, parse_hello, parse_role
+from hatopo.topology import RoleReport
 
 if TYPE_CHECKING:
     from hatopo.client._service import Service
@@ -33,7 +31,6 @@ CONFIRM_GRACE = 5.0
 """Seconds beyond down-after in which the sentinels must have confirmed a provisional view."""
 LEADER_GRACE = 1.5
 """The same, once the sentinel that leads the failover is lost: the others hear of a promotion within a second."""
-ROLE_PATIENCE = 0.5
 
 
 class Promotion:
@@ -89,9 +86,12 @@ class Promotion:
             self._leave()
 
     def _leave(self) -> None:
+        """Whatever ended it: nobody guards the view any more."""
         self.over = True
         if self._wire is not None:
             self._wire.disconnect()
+        if self._service.attends(self):
+            self._service.withdraw("nobody attends to it any more")
 
     def _await_master(self) -> bool:
         gap, limit = PROBE_GAP, monotonic() + PROBE_LIMIT
@@ -123,29 +123,8 @@ class Promotion:
             if self._wire is None:
                 self._wire = self._service.dial(self.address)
             return None if self._wire is None else role_on(self._wire)
-        except (rx.RedisError, OSError):
+        except Exception:  # credential providers and name functions are the user's: whatever it is, nobody told
             if self._wire is not None:
                 self._wire.disconnect()
             self._wire = None
             return None
-
-
-def role_on(wire: Wire) -> RoleReport | None:
-    """What the node at the other end says that it is, by ROLE or, where that is not permitted, HELLO.
-
-    Raises:
-        NodeError: the connection has ended.
-    """
-    patience = Patience(ROLE_PATIENCE, monotonic() + ROLE_PATIENCE)
-    wire.send(wire.pack(("ROLE",)), patience)
-    reply = wire.read(patience)
-    if not isinstance(reply, Exception):
-        return parse_role(reply)
-    wire.send(wire.pack(("HELLO",)), patience)
-    reply = wire.read(patience)
-    return None if isinstance(reply, errors.HatopoError) else parse_hello(reply)
-
-
-def promoted(node: Node) -> Node:
-    """The candidate as a master: it was named just now, by whatever run id it has."""
-    return Node(node.address)

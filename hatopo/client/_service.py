@@ -1,7 +1,7 @@
 """One service that sentinels watch: what they said of it, the view in force, and the clients that follow it.
 
 Brings together what is known (words of sentinels, roles of nodes) and has the pure rooms decide. Rounds of questions
-are shared: one at a time for all clients of the process. Never holds its lock while it tells others.
+are shared: one at a time for all clients of the process. Never holds its lock while it asks or tells others.
 """
 
 from __future__ import annotations
@@ -9,33 +9,32 @@ from __future__ import annotations
 import logging
 import threading
 import weakref
+from collections.abc import Iterator
 from time import monotonic
 from typing import TYPE_CHECKING
-
-import redis.exceptions as rx
 
 from hatopo import errors
 from hatopo.address import Address
 from hatopo.client._asking import Round
 from hatopo.client._flight import GAP, SingleFlight
 from hatopo.client._nodes import News
-from hatopo.client._promotion import Promotion, promoted, role_on
+from hatopo.client._promotion import Promotion
+from hatopo.client._roles import Roles
 from hatopo.client._threads import start_thread
 from hatopo.connection import Wire, survive_fork
 from hatopo.events import Cause, DiscoveryDegraded, Event, FailoverStarted, TopologyReset
 from hatopo.topology import (
     Answer,
+    Council,
+    Node,
     NotFound,
     Offer,
-    RoleReport,
     Sign,
     Topology,
     TopologyView,
+    Verdict,
     Word,
-    backers_of,
     explain,
-    vouched,
-    weigh,
 )
 
 if TYPE_CHECKING:
@@ -49,12 +48,14 @@ WATCHED_GAP = 0.25
 SILENCE_GAP, CALM_GAP = 1.0, 10.0
 """Seconds between two rounds that a node's silence asked for; the second where the silence was expected."""
 PROBE_PATIENCE = 1.5
-FRESH = 30.0
-"""Seconds for which a sentinel's word counts in a majority."""
-SIGN_LASTS = 180.0
-MAX_HOPS = 2
-MAX_TRIED = 3
+SIGN_LASTS = 60.0
+MAX_LOGINS = 3
 """How many clients' logins are tried to ask a node for its role."""
+_SAYS = {
+    Sign.BEGUN: "has announced a failover",
+    Sign.CANDIDATE: "has selected a replica",
+    Sign.SWITCHED: "has switched to another master",
+}
 
 
 class Service:
@@ -68,6 +69,8 @@ class Service:
     def __init__(self, hub: Hub, name: str) -> None:
         self.hub = hub
         self.name = name
+        self.asking: set[Address] = set()  # sentinels that a round has asked and that have not answered yet
+        self._roles = Roles(self._wires, self._known)
         self._followers: weakref.WeakSet[Deployment] = weakref.WeakSet()
         self._flight = SingleFlight()  # of rounds of questions
         self._version = 0
@@ -81,7 +84,7 @@ class Service:
         self.down_after = 0.0  # seconds after which the sentinels take a silent master for down
         self._view = TopologyView()  # offered to under _lock
         self._news: News | None = None  # what was told last; under _lock
-        self._words: dict[str, tuple[Answer, float]] = {}  # the last usable word of each sentinel; under _lock
+        self._council = Council()  # under _lock
         self._last_word: float | None = None
         self._missing: NotFound | None = None  # what the last round brought instead of a topology
         self._degraded = False
@@ -94,8 +97,11 @@ class Service:
         """In a forked child nobody asks, waits or attends to a promotion."""
         self._lock = threading.RLock()
         self._flight.after_fork()
+        self.asking = set()
         self._probed = float("-inf")
         self._promotion = None
+        self._view.withdraw()
+        self._note_news(Cause.WITHDRAWN)
 
     # ------------------------------------------------------------------ followers
 
@@ -106,7 +112,7 @@ class Service:
 
     def join(self, follower: Deployment) -> None:
         """See `Source`."""
-        if follower in self._followers and self.hub.running:
+        if follower in self._followers and self.hub.running and follower.version == self._version:
             return
         with self._lock:
             self._followers.add(follower)
@@ -120,8 +126,7 @@ class Service:
         with self._lock:
             self._followers.discard(follower)
             if not self._followers:
-                if self._promotion is not None:
-                    self._promotion.end()
+                self._end_promotion()
                 self._forget()
         self.hub.stop_if_unused()
 
@@ -147,23 +152,22 @@ class Service:
             self._flight.join(until, lambda: self._news is not None)
 
     def _round(self, until: float) -> None:
-        found = Round(self.hub, self.name).run(until, self._note)
+        found = Round(self.hub, self.name, self.asking).run(until, self._note)
         if isinstance(found, Topology):
             self._missing = None
-            self.offer(found, Cause.SENTINELS)
+            self._judge(until)
         else:
             if self._missing is None or len(found.answers) >= len(self._missing.answers):
                 self._missing = found  # a round that was cut short does not hide what an earlier one has heard
             self._degrade(found)
-        self._follow_roles()
+        self._follow_roles(until)
 
     def _degrade(self, found: NotFound) -> None:
         """No sentinel names a master; if none can be asked at all, that is worth saying once."""
-        reachable = [answer for answer in found.answers if not answer.error]
-        if reachable or self._degraded or len(found.answers) < len(self.hub.addresses()):
+        reasons = tuple(answer.error for answer in found.answers)
+        if self._degraded or not reasons or not all(reasons):
             return
         self._degraded = True
-        reasons = tuple(answer.error for answer in found.answers)
         log.warning("%s: no sentinel can be asked; the last known master is kept: %s", self.name, "; ".join(reasons))
         self.emit(DiscoveryDegraded(self.name, reasons))
 
@@ -194,17 +198,8 @@ class Service:
     def heard(self, answer: Answer) -> None:
         """A sentinel has answered outside of a round."""
         self._note(answer)
-        if answer.report is None:
-            return
-        with self._lock:
-            now = monotonic()
-            fresh = [word for word, at in self._words.values() if now - at < FRESH]
-        found = weigh(fresh, len(self.hub.addresses()))
-        if isinstance(found, Topology) and (found.agreed or self._news is not None):
-            self.offer(found, Cause.SENTINELS)
-
-    def _answers(self) -> list[Answer]:
-        return [word for word, _ in self._words.values()]
+        if answer.report is not None:
+            self._judge(float("inf"), agreed=self._news is None)
 
     def _note(self, answer: Answer) -> None:
         if answer.error:
@@ -213,26 +208,51 @@ class Service:
         with self._lock:
             self._last_word = now
             relieved, self._degraded = self._degraded, False
-            for who in [who for who, (word, _) in self._words.items() if word.sentinel == answer.sentinel]:
-                del self._words[who]  # another sentinel may be at its address by now
+            self._council.note(answer, now)
             if answer.report is not None:
-                self._words[answer.who] = (answer, now)
                 self.down_after = answer.report.down_after or self.down_after
-            others = self._answers()
         if relieved:
             log.info("%s: the sentinel at %s can be asked again", self.name, answer.sentinel)
-        self.hub.note(answer, others)
+        self.hub.note(answer)
+
+    def answers(self) -> list[Answer]:
+        """What the sentinels said last."""
+        with self._lock:
+            return self._council.answers(monotonic())
+
+    def _judge(self, until: float, *, agreed: bool = False) -> None:
+        """Puts in force what the words amount to; `agreed`: only if a majority says it."""
+        asked, permitted = len(self.hub.addresses()), self.hub.watching.allowed_hosts is not None
+        with self._lock:
+            verdict = self._council.judge(asked, self._view.confirmed, monotonic(), permitted=permitted)
+        self._tell_refused(verdict)
+        found = verdict.found
+        if isinstance(found, Topology) and (found.agreed or not agreed):
+            self.offer(found, Cause.SENTINELS, until)
+        if verdict.majority is not None:
+            self.offer(verdict.majority, Cause.SENTINELS, until)
+
+    def _tell_refused(self, verdict: Verdict) -> None:
+        for master, sentinel in verdict.refused:
+            if self._refused != master:
+                self._refused = master
+                log.warning(
+                    "%s: %s is refused as the master: only the sentinel at %s says so, and no other one knows "
+                    "the node; if that is right, permit it with allowed_hosts=",
+                    *(self.name, master, sentinel),
+                )
 
     def word(self, word: Word, sentinel: Address) -> None:
         """A sentinel has published something about this service; it is asked again in any case."""
         address = None if word.address is None else self.hub.admit(word.address, sentinel)
         if not self._is_over(word.sign, address):
             self._first_sign(f"the sentinel at {sentinel} {_SAYS[word.sign]}")
-        if word.sign is Sign.ABORTED:
-            self._since = None
-            self.withdraw(f"{sentinel} has given the failover up")
-        elif word.sign is Sign.CANDIDATE and isinstance(address, Address) and self._believes(address, sentinel):
+        if word.sign is Sign.CANDIDATE and isinstance(address, Address) and self._believes(address, sentinel):
             self._attend(Promotion(self, address, Cause.EARLY_PROMOTION, sentinel))
+        promotion = self._promotion
+        if word.sign is Sign.ABORTED and promotion is not None and promotion.sentinel == sentinel:
+            self._since = None
+            self.withdraw(f"the sentinel at {sentinel} has given the failover up")
 
     def lost(self, sentinel: Address) -> None:
         """A sentinel is not heard any more."""
@@ -245,9 +265,9 @@ class Service:
     def _is_over(self, sign: Sign, address: object) -> bool:
         """Whether a sentinel tells of no failover, or of one that we have followed already."""
         current = self._view.current
-        if sign not in (Sign.BEGUN, Sign.CANDIDATE, Sign.SWITCHED) or current is None or current.provisional:
+        if sign not in _SAYS or current is None or current.provisional:
             return True
-        return (address in _masters(current)) != (sign is Sign.BEGUN)  # the old master's end, or the new one's rise
+        return (address in current.masters) != (sign is Sign.BEGUN)  # the old master's end, or the new one's rise
 
     def _first_sign(self, sign: str) -> None:
         now = monotonic()
@@ -261,48 +281,60 @@ class Service:
         """Whether to follow a candidate early: it is a replica by the word of somebody else than who names it."""
         if not self.hub.watching.early_promotion:
             return False
+        alone = len(self.hub.addresses()) == 1 or self.hub.watching.allowed_hosts is not None
         with self._lock:
             confirmed = self._view.confirmed
-            answers = self._answers()
-        if confirmed is None or not any(c.address == candidate for s in confirmed.shards for c in s.replicas):
-            return False
-        claims = {answer.who for answer in answers if answer.sentinel == sentinel}
-        alone = len(self.hub.addresses()) == 1
-        return alone or self.hub.watching.allowed_hosts is not None or vouched(candidate, answers, besides=claims)
+            replica = confirmed is not None and confirmed.node_at(candidate) is not None
+            return replica and (alone or self._council.vouches(candidate, sentinel, monotonic()))
 
     # ------------------------------------------------------------------ the view
 
-    def offer(self, found: Topology, cause: Cause) -> bool:
-        """Puts a view in force and tells the followers, if it may be believed; whether it is in force now."""
-        if not self._trusted(found) or not self._confirmed_by_role(found):
-            return False
+    def offer(self, found: Topology, cause: Cause, until: float = float("inf")) -> None:
+        """Puts a view in force and tells the followers, if the laws and the nodes allow it."""
+        refuted = self._refuted(found, until)
+        if refuted is None:
+            return
         with self._lock:
-            before, epoch = self._news, self._view.confirmed.epoch if self._view.confirmed else 0
+            confirmed, now = self._view.confirmed, monotonic()
+            lower = not found.provisional and confirmed is not None and found.epoch < confirmed.epoch
+            if lower and not self._council.dissent(found, now) <= refuted:
+                return  # somebody has heard of a newer one meanwhile
             outcome = self._view.offer(found)
-            if outcome is Offer.REFUSED:
-                return False
-            if outcome is Offer.KNOWN or self._view.current is None:
-                return True
-            cause = Cause.FIRST if before is None else Cause.RESET if outcome is Offer.RESET else cause
-            self._tell_later(cause)
-            if outcome is Offer.RESET:  # what was said before counts no more
-                agreed = {answer.who for answer in backers_of(_masters(found)[0], self._answers())}
-                self._words = {who: word for who, word in self._words.items() if who in agreed}
-            if not found.provisional and self._promotion is not None:
-                self._promotion.end()
-        if outcome is Offer.RESET:
-            log.warning("%s: a majority of the sentinels names epoch %d after %d", self.name, found.epoch, epoch)
-            self.emit(TopologyReset(self.name, epoch, found.epoch))
+            if outcome is Offer.RESET:
+                self._council.outvote(found, now)
+            if outcome in (Offer.TAKEN, Offer.RESET) and not found.provisional:
+                self._end_promotion()
+            self._note_news(Cause.RESET if outcome is Offer.RESET else cause)
+        if outcome is Offer.RESET and confirmed is not None:
+            log.warning("%s: a majority names epoch %d after %d", self.name, found.epoch, confirmed.epoch)
+            self.emit(TopologyReset(self.name, confirmed.epoch, found.epoch))
         self._tell()
-        return True
 
-    def _tell_later(self, cause: Cause) -> None:
-        """Notes the view in force as what is to be told; under the lock."""
-        assert self._view.current is not None
-        old, new = None if self._news is None else self._news.topology, self._view.current
+    def _refuted(self, found: Topology, until: float) -> frozenset[Address] | None:
+        """Before a majority takes a newer master from us, the nodes are asked: those of the newer that are no masters.
+
+        None if the majority only lags behind: a newer one says that it is a master, or the one that it names does not.
+        """
+        with self._lock:
+            confirmed = self._view.confirmed
+            newer = self._council.dissent(found, monotonic())
+        if confirmed is None or found.provisional or found.epoch >= confirmed.epoch:
+            return frozenset()
+        if not found.agreed or (newer and found.masters == confirmed.masters):
+            return None
+        named = [address for address in found.masters if address not in confirmed.masters]
+        if not self._roles.masters(named, until) or any(self._roles.masters([one], until) for one in newer):
+            return None
+        return newer
+
+    def _note_news(self, cause: Cause) -> None:
+        """Notes the view in force as what is to be told, if it is another one; under the lock."""
+        view, old = self._view.current, None if self._news is None else self._news.topology
+        if view is None or view is old:
+            return
         self._version += 1
-        self._news = News(self._version, new, cause, self._since)
-        if old is not None and (new.epoch != old.epoch or _masters(old) != _masters(new)):
+        self._news = News(self._version, view, Cause.FIRST if old is None else cause, self._since)
+        if old is not None and (view.epoch != old.epoch or view.masters != old.masters):
             self._since = None
 
     def _tell(self) -> None:
@@ -310,7 +342,8 @@ class Service:
         if news is None:
             return
         for follower in self._all():
-            follower.publish(news)
+            if follower.version < news.version:
+                follower.publish(news)
             patience = follower.options.failover_timeout
             if patience < self.down_after and not self._warned:
                 self._warned = True
@@ -320,120 +353,84 @@ class Service:
                     *(self.name, patience, self.down_after),
                 )
 
-    def _trusted(self, found: Topology) -> bool:
-        """Whether the word of a single sentinel may send us to these masters: only to nodes that others know, too."""
-        with self._lock:
-            confirmed = self._view.confirmed
-            answers = self._answers()
-        if confirmed is None or found.provisional or found.agreed or self.hub.watching.allowed_hosts is not None:
-            return True
-        for master in (shard.master for shard in found.shards):
-            if master is None or master.address in _masters(confirmed):
-                continue
-            backers = {answer.who for answer in backers_of(master.address, answers)}
-            if len(backers) < 2 and not vouched(master.address, answers, besides=backers):
-                if self._refused != master.address:
-                    self._refused = master.address
-                    log.warning(
-                        "%s: %s as the master is refused: a single sentinel says so (%s), and no other one knows the "
-                        "node; if that is right, permit it with allowed_hosts=",
-                        *(self.name, master.address, ", ".join(sorted(backers)) or "unknown"),
-                    )
-                return False
-        return True
-
-    def _confirmed_by_role(self, found: Topology) -> bool:
-        """Before a lower epoch takes a working master from us, the other node must say that it is one."""
-        confirmed = self._view.confirmed
-        if confirmed is None or found.provisional or not found.agreed or found.epoch >= confirmed.epoch:
-            return True
-        new = [address for address in _masters(found) if address not in _masters(confirmed)]
-        roles = [self._role_of(address) for address in new]
-        return all(role is not None and role.role == "master" for role in roles)
-
     def withdraw(self, why: str) -> None:
         """Ends a promotion, and the provisional view that it may have brought."""
         with self._lock:
-            if self._promotion is not None:
-                self._promotion.end()
+            self._end_promotion()
             if not self._view.withdraw():
                 return
-            self._tell_later(Cause.WITHDRAWN)
+            self._note_news(Cause.WITHDRAWN)
         log.warning("%s: a provisional master falls: %s", self.name, why)
         self._tell()
 
     def is_provisional(self, address: Address) -> bool:
         """Whether this node is the master of a provisional view that is in force."""
         current = self._view.current
-        return current is not None and current.provisional and address in _masters(current)
+        return current is not None and current.provisional and address in current.masters
 
     # ------------------------------------------------------------------ promotions and roles
 
+    def _end_promotion(self) -> None:
+        promotion, self._promotion = self._promotion, None
+        if promotion is not None:
+            promotion.end()
+
     def _attend(self, promotion: Promotion) -> None:
+        """Follows a candidate as soon as it is the master."""
         with self._lock:
-            running = self._promotion
-            if running is not None and not running.over:
-                if running.address == promotion.address:
-                    return
-                running.end()
-            confirmed = self._view.confirmed
-            if confirmed is None or promotion.address in _masters(confirmed):
+            running, confirmed = self._promotion, self._view.confirmed
+            if running is not None and not running.over and running.address == promotion.address:
                 return
+            if confirmed is None or promotion.address in confirmed.masters:
+                return
+            self._end_promotion()
             self._promotion = promotion
         promotion.start()
 
+    def attends(self, promotion: Promotion) -> bool:
+        """Whether a promotion is the one that attends to the view in force."""
+        return promotion is self._promotion
+
     def follow(self, promotion: Promotion) -> bool:
-        """Puts a provisional view in force: the candidate says that it is the master."""
+        """Puts a provisional view in force: the candidate says that it is the master. Whether it is in force."""
         with self._lock:
             confirmed = self._view.confirmed
-            node = None if confirmed is None else confirmed.node_at(promotion.address)
-            if promotion.over or confirmed is None or node is None or promotion is not self._promotion:
+            if promotion.over or promotion is not self._promotion or confirmed is None:
                 return False
-            found = confirmed.led_by(promoted(node))
-        return found.provisional and self.offer(found, promotion.cause)
+            if confirmed.node_at(promotion.address) is None:
+                return False
+            found = confirmed.led_by(Node(promotion.address))  # it was named just now, whatever its run id
+        self.offer(found, promotion.cause)
+        return self.is_provisional(promotion.address)
 
     def demoted(self, address: Address) -> None:
         """See `Source`."""
         if self.is_provisional(address):
             self.withdraw(f"{address} says that it is no master")
-            return
-        self._doubted = address
+        else:
+            self._doubted = address
 
-    def _follow_roles(self) -> None:
+    def _follow_roles(self, until: float) -> None:
         """A master that says that it is a replica is asked of whom, and whether that one is the master."""
         address, self._doubted = self._doubted, None
         confirmed = self._view.confirmed
-        if address is None or confirmed is None or address not in _masters(confirmed):
+        if address is None or confirmed is None or address not in confirmed.masters:
             return
-        seen = [address]
-        for _ in range(MAX_HOPS):
-            role = self._role_of(seen[-1])
-            if role is None or role.role != "replica" or role.master is None:
-                break
-            target = self.hub.admit(role.master, seen[-1])
-            if not isinstance(target, Address) or confirmed.node_at(target) is None or target in seen:
-                return
-            seen.append(target)
-        role = self._role_of(seen[-1]) if len(seen) > 1 else None
-        if role is None or role.role != "master":
+        target = self._roles.leads_to(address, until)
+        if target is None:
             return
-        self._first_sign(f"{address} says that it is a replica of {seen[-1]}")
-        promotion = Promotion(self, seen[-1], Cause.ROLES)
+        self._first_sign(f"{address} says that it is a replica of {target}")
+        promotion = Promotion(self, target, Cause.ROLES)
         with self._lock:
+            self._end_promotion()
             self._promotion = promotion
-        if self.follow(promotion):
-            promotion.guard()
+        if not self.follow(promotion) or not promotion.guard():
+            promotion.end()  # without a thread the view stands until the sentinels name another master
 
     def master_agrees(self, address: Address) -> bool:
-        """Whether the master that the sentinels name says itself that it is a replica of the node at `address`."""
+        """Whether the master that the sentinels name says itself that it is behind the node at `address`."""
         confirmed = self._view.confirmed
-        if confirmed is None:
-            return False
-        for master in _masters(confirmed):
-            role = self._role_of(master)
-            if role is not None and role.role == "replica" and role.master is not None:
-                return self.hub.admit(role.master, master) == address
-        return False
+        return confirmed is not None and any(self._roles.leads_to(one) == address for one in confirmed.masters)
 
     def dial(self, address: Address) -> Wire | None:
         """A connection to a node, made as one of the followers would; None if there is none.
@@ -441,39 +438,14 @@ class Service:
         Raises:
             redis.RedisError: none of them can reach the node.
         """
-        failure: rx.RedisError | None = None
-        for follower in self._all()[:MAX_TRIED]:
-            wire = follower.make_wire(address)
-            try:
-                wire.connect()
-            except rx.RedisError as error:
-                failure = error
-                if isinstance(error, errors.DialError):
-                    break  # whoever asks, it does not answer
-            else:
-                return wire
-        if failure is not None:
-            raise failure
+        return self._roles.dial(address)
+
+    def _wires(self, address: Address) -> Iterator[Wire]:
+        return (follower.make_wire(address) for follower in self._all()[:MAX_LOGINS])
+
+    def _known(self, announced: Address, said_by: Address) -> Address | None:
+        """Where a node is dialled that another one announced; None if it is not one of the service's."""
+        address, confirmed = self.hub.admit(announced, said_by), self._view.confirmed
+        if isinstance(address, Address) and confirmed is not None and confirmed.node_at(address) is not None:
+            return address
         return None
-
-    def _role_of(self, address: Address) -> RoleReport | None:
-        wire = None
-        try:
-            wire = self.dial(address)
-            return None if wire is None else role_on(wire)
-        except (rx.RedisError, OSError):
-            return None
-        finally:
-            if wire is not None:
-                wire.disconnect()
-
-
-_SAYS = {
-    Sign.BEGUN: "has announced a failover",
-    Sign.CANDIDATE: "has selected a replica",
-    Sign.SWITCHED: "has switched to another master",
-}
-
-
-def _masters(topology: Topology) -> tuple[Address, ...]:
-    return tuple(shard.master.address for shard in topology.shards if shard.master is not None)

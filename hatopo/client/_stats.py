@@ -44,16 +44,26 @@ class Tally:
         self.ambiguous: Counter[str] = Counter()
         self.retries: Counter[str] = Counter()
         self.dials = 0
-        self.outage: float | None = None  # when the outage that lasts began
+        self.outage: float | None = None  # when the last outage began, unless its end was seen
         self._last_trouble = 0.0
 
     def trouble(self, now: float) -> None:
         """A call could not be carried out, and waits."""
-        if self.outage is not None and now - self._last_trouble > RESTLESS:
+        if self.outage is not None and self.began(now) is None:
             self.outage_seconds += self._last_trouble - self.outage
             self.outage = None
         self.outage = now if self.outage is None else self.outage
         self._last_trouble = now
+
+    def began(self, now: float) -> float | None:
+        """The moment at which the outage began that still lasts."""
+        return self.outage if now - self._last_trouble <= RESTLESS else None
+
+    def seconds(self, now: float) -> float:
+        """The seconds of all outages, the one that lasts included."""
+        if self.outage is None:
+            return self.outage_seconds
+        return self.outage_seconds + min(now, self._last_trouble + RESTLESS) - self.outage
 
     def relief(self, now: float) -> float:
         """A call was carried out: the seconds of the outage that has ended, or 0."""

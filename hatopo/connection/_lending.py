@@ -196,7 +196,7 @@ class NodePool:
         survive_fork(self)
 
     def _make_locks(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # the garbage collector may close a client in the middle of what it guards
         self.waiting = Waiters()  # callers who wait for a connection
 
     # ------------------------------------------------------------------ lending

@@ -10,7 +10,7 @@ from __future__ import annotations
 import select
 import socket
 import ssl
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from time import monotonic
 from typing import Any
 
@@ -20,7 +20,8 @@ from redis import connection as redis_connection
 from redis.credentials import UsernamePasswordCredentialProvider
 
 from hatopo import errors
-from hatopo.connection._edge import Patience, RedisPart, WireOptions
+from hatopo.connection._edge import Patience, WireOptions
+from hatopo.connection._foreign import UNKNOWN, Abroad
 from hatopo.connection._handshake import Greeting, shake_hands
 from hatopo.connection._resp import Pack, check_announced, make_pack
 from hatopo.connection._translate import call_error, dial_error, handshake_error, is_pause
@@ -31,11 +32,10 @@ SLICE = 0.5
 COMPLETE = frozenset({bytes, str, int, list, type(None), dict, float, bool, set, tuple})
 """Types of a whole reply that needs no second look: no error, no push, not the sign for "more bytes needed"."""
 _RETIRED = -1
-_UNKNOWN = 1_000_000  # more than anybody reads: such a connection is not used again
 _TLS_RECORD = 16384
 
 
-class Wire(RedisPart):
+class Wire(Abroad):
     """What hatopo adds to redis-py's connections."""
 
     def __init__(self, *, wire: WireOptions, **kwargs: Any) -> None:
@@ -46,7 +46,7 @@ class Wire(RedisPart):
         self.renew_at = float("inf")  # from this moment on it is replaced before use
         self.dial_by = float("inf")  # the moment at which a dial must have ended; set by who dials
         self.owed = 0  # replies that foreign code has not read
-        self._packed = _UNKNOWN  # commands in what foreign code packed last
+        self._packed = UNKNOWN  # commands in what foreign code packed last
         self.abroad = False  # lent to foreign code
         self.stateful = False  # a command has changed the state of its connection
         self.role = ""  # what the node said in the handshake
@@ -362,7 +362,7 @@ class Wire(RedisPart):
             return True
         if self._only_pushes(sock, reader):
             return True
-        self.owed = _UNKNOWN
+        self.owed = UNKNOWN
         return False
 
     def _pushed(self, push: list[Any]) -> None:
@@ -371,15 +371,27 @@ class Wire(RedisPart):
 
     def readable(self, seconds: float) -> bool:
         """Waits for bytes, or for the end of the connection, for at most `seconds`; whether there are any."""
-        sock, reader = self._sock, self._reader
-        if sock is None or reader is None or reader.has_data() or _pending(sock):
+        sock = self._sock
+        if sock is None or _pending(sock):
             return True
         if self._poller is None:
             return bool(select.select([sock], [], [], max(seconds, 0.0))[0])
         return bool(self._poller.poll(max(seconds, 0.0) * 1000))
 
-    def _only_pushes(self, sock: Any, reader: Any) -> bool:
-        """Whether all that can be read now are whole pushes."""
+    def drain(self) -> list[Any]:
+        """The replies that have come, without waiting; pushes go to `on_push`. What has only begun stays.
+
+        Raises:
+            ReplyLostError, ProtocolError: the connection has ended.
+        """
+        try:
+            return self._drain(self._sock, self._reader)
+        except BaseException as error:
+            self._fail(error, sent=True)
+            raise
+
+    def _drain(self, sock: Any, reader: Any) -> list[Any]:
+        replies = []
         try:
             sock.settimeout(0)
             while True:
@@ -387,66 +399,24 @@ class Wire(RedisPart):
                 if reply is self._more:
                     data = sock.recv(READ_SIZE)
                     if not data:
-                        return False
+                        raise ConnectionResetError("closed by the server")
                     reader.feed(data)
                 elif reply.__class__ is PushNotification:
                     self._pushed(reply)
                 else:
-                    return False
+                    replies.append(reply)
         except (BlockingIOError, ssl.SSLWantReadError):
-            return not reader.has_data()
-        except (OSError, ValueError, rx.InvalidResponse):
-            return False
+            return replies
         finally:
             if self._sock is not None:
                 sock.settimeout(self._slice)
 
-    def lend_to_foreign_code(self) -> None:
-        """From now on redis-py's own methods read from it, with the whole `socket_timeout` per system call."""
-        self.abroad = True
-        if self._sock is not None:
-            self._sock.settimeout(self.socket_timeout)
-
-    def take_back(self) -> bool:
-        """Ends what `lend_to_foreign_code` began; False if it had not, or if somebody else was faster."""
-        was_abroad: bool = self.__dict__.pop("abroad", False)
-        if self._sock is not None and was_abroad:
-            self._sock.settimeout(self._slice)
-        return was_abroad
-
-    # redis-py's own methods, for foreign code, with the count of the replies that are owed.
-
-    def pack_command(self, *args: Any) -> Any:
-        """redis-py's."""
-        self._packed = 1
-        return super().pack_command(*args)
-
-    def pack_commands(self, commands: Iterable[Any]) -> Any:
-        """redis-py's."""
-        listed = list(commands)
-        packed = super().pack_commands(listed)
-        self._packed = len(listed)
-        return packed
-
-    def send_command(self, *args: Any, **kwargs: Any) -> None:
-        """redis-py's."""
-        self.send_packed_command(self.pack_command(*args), check_health=kwargs.get("check_health", True))
-
-    def send_packed_command(self, command: Any, check_health: bool = True) -> None:
-        """redis-py's."""
-        count, self._packed = self._packed, _UNKNOWN
-        super().send_packed_command(command, check_health)
-        self.owed += count
-
-    def read_response(self, *args: Any, **kwargs: Any) -> Any:
-        """redis-py's."""
+    def _only_pushes(self, sock: Any, reader: Any) -> bool:
+        """Whether all that can be read now are whole pushes."""
         try:
-            reply = super().read_response(*args, **kwargs)
-        except rx.ResponseError:
-            self.owed -= 1
-            raise
-        self.owed -= 1
-        return reply
+            return not self._drain(sock, reader) and not reader.has_data()
+        except (OSError, ValueError, rx.InvalidResponse):
+            return False
 
     def move_to(self, other: Wire) -> None:
         """Takes over the target of `other`, an unconnected connection: the next `connect` dials it."""

@@ -1,5 +1,6 @@
 """What nodes are there: the model, the replies it is read from, discovery, and the view in force."""
 
+from hatopo.topology._council import Council, Verdict
 from hatopo.topology._discover import (
     Answer,
     Discovery,
@@ -48,6 +49,7 @@ __all__ = [
     "AllowedHosts",
     "AllowedHostsLike",
     "Answer",
+    "Council",
     "Discovery",
     "InfoReport",
     "Joined",
@@ -65,6 +67,7 @@ __all__ = [
     "Sign",
     "Topology",
     "TopologyView",
+    "Verdict",
     "Word",
     "backers_of",
     "check_server_name",

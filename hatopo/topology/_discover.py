@@ -89,6 +89,8 @@ def discover_master(asked: int) -> Discovery:
         if answer.who in answers:
             asked, spoken = asked - 1, spoken - 1  # one sentinel at two addresses
         answers[answer.who] = answer
+        if answer.report is None and not answer.error:
+            asked, spoken = asked - 1, spoken - 1  # it does not watch the service
         found = weigh(answers.values(), asked)
         if isinstance(found, Topology) and found.agreed:
             return found

@@ -57,6 +57,11 @@ class Topology:
         return bool(self.shards) and all(shard.master is not None for shard in self.shards)
 
     @property
+    def masters(self) -> tuple[Address, ...]:
+        """The addresses of the masters."""
+        return tuple(shard.master.address for shard in self.shards if shard.master is not None)
+
+    @property
     def nodes(self) -> tuple[Node, ...]:
         """Every node, masters first."""
         masters = [shard.master for shard in self.shards if shard.master is not None]
@@ -65,10 +70,6 @@ class Topology:
     def node_at(self, address: Address) -> Node | None:
         """The node with this address, whatever its role."""
         return next((node for node in self.nodes if node.address == address), None)
-
-    def shard_of(self, address: Address) -> Shard | None:
-        """The shard to which the node with this address belongs."""
-        return next((shard for shard in self.shards if any(n.address == address for n in _members(shard))), None)
 
     def led_by(self, node: Node) -> Topology:
         """The same deployment with `node`, one of its replicas, as the master of its shard: a provisional view.
@@ -82,10 +83,6 @@ class Topology:
             for shard in self.shards
         )
         return replace(self, shards=shards, agreed=False, provisional=True)
-
-
-def _members(shard: Shard) -> tuple[Node, ...]:
-    return shard.replicas if shard.master is None else (shard.master, *shard.replicas)
 
 
 def one_node(address: Address) -> Topology:

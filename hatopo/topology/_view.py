@@ -45,7 +45,7 @@ class TopologyView:
             return Offer.TAKEN if news else Offer.KNOWN
         before, self.confirmed = self.confirmed, found
         if self.current is not None and self.current.provisional and before is not None:
-            if found.epoch == before.epoch:
+            if found.epoch == before.epoch and found.masters != self.current.masters:
                 return Offer.KNOWN  # those who know have not heard of it yet: the provisional view stands
         elif found == self.current:
             return Offer.KNOWN
