@@ -145,16 +145,16 @@ class Nodes:
 
         They would be ambiguous if they were cut off, and a node that is alive answers, if only with READONLY.
         """
-        pool.renew()
+        generation = pool.renew()
         if not pool.members():
             return
 
         def cut() -> None:
             sleep(IN_PEACE)
-            pool.retire()
+            pool.cut_off(generation)
 
         if not start_thread("hatopo-retire", cut):
-            pool.retire()
+            pool.cut_off(generation)
 
     def emit(self, event: Event) -> None:
         """Has an event delivered to those who subscribed."""

@@ -416,18 +416,25 @@ class NodePool:
 
     def retire(self) -> None:
         """Nothing that is connected now is used again: idle connections close, blocked readers wake."""
-        with self._lock:
-            self.generation += 1
-            retired = list(self._members)
-        for connection in retired:
-            connection.abort()
-        self._drop_idle()
+        self.cut_off(self.renew())
 
-    def renew(self) -> None:
-        """What is connected now is replaced before its next use; calls that are under way end in peace."""
+    def renew(self) -> int:
+        """What is connected now is replaced before its next use; calls that are under way end in peace.
+
+        Returns:
+            The generation of connections that are made from now on.
+        """
         with self._lock:
             self.generation += 1
+            generation = self.generation
         self._drop_idle()
+        return generation
+
+    def cut_off(self, generation: int) -> None:
+        """Ends the calls that are under way on connections older than `generation`: blocked readers wake."""
+        for connection in self.members():
+            if connection.generation < generation:
+                connection.abort()
 
     def disconnect(self, *, lent: bool) -> None:
         """Closes the idle connections; with `lent`, ends those in use as well."""

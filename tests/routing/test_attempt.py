@@ -150,3 +150,15 @@ def test_policies_by_name() -> None:
     assert Policies.of("never").of_command("INCR") is RetryPolicy.NEVER
     with pytest.raises(OptionError, match="'safe', 'state', 'always', 'never'"):
         Policies.of("sometimes")
+
+
+@pytest.mark.parametrize("policy", RetryPolicy)
+def test_a_blocking_pop_that_had_waited_is_issued_again(policy: RetryPolicy) -> None:
+    step = attempt(policy).next(LOST, CommandClass.NON_IDEMPOTENT, 10.0, waited=True)
+    assert isinstance(step, GiveUp) == (policy is RetryPolicy.NEVER), "however long it has waited"
+
+
+def test_a_blocking_pop_that_is_given_up_later_may_have_been_executed() -> None:
+    call = attempt()
+    call.next(LOST, CommandClass.NON_IDEMPOTENT, 0.0, waited=True)
+    assert call.maybe_executed
