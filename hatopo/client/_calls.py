@@ -34,6 +34,8 @@ from hatopo.routing import (
 NEVER_DECODE = "NEVER_DECODE"  # redis-py's option for replies that are binary, and just its presence counts
 BLOCKING_GRACE = 1.0
 """Seconds that a blocking command's reply may come after the server's own timeout."""
+IN_VAIN = 0.1
+"""Seconds without a reply after which a blocking command was waiting, and had found nothing to take."""
 CHUNK = 65536
 SAFE = (CommandClass.READ, CommandClass.REPEATABLE)
 Command: TypeAlias = "tuple[tuple[Any, ...], dict[str, Any]]"
@@ -96,9 +98,9 @@ class Call:
         """The class of what is still to be done."""
         return CommandClass.READ
 
-    def waited(self, error: Exception) -> bool:
-        """Whether it was waiting for an element when `error` ended its connection, and no byte of a reply had come."""
-        del error
+    def waited(self, error: Exception, now: float) -> bool:
+        """Whether it had waited for an element in vain when `error` ended its connection: no byte of a reply came."""
+        del error, now
         return False
 
     def policy(self, policies: Policies) -> RetryPolicy:
@@ -148,11 +150,13 @@ class SingleCall(Call):
         self._kind = kind
         self._blocks = blocking_seconds(args, facts)
         self._blocks_until: float | None = None  # known once it was first sent
+        self._begun = 0.0  # the attempt under way
 
     def begin(self, pack: Pack, now: float) -> list[tuple[int, bytes]]:
         self.sending = self.sent = 0
         self.replies = []
         args = self._args
+        self._begun = now
         if self._blocks is not None and self._blocks_until is None:
             self._blocks_until = now + (self._blocks or float("inf"))
         elif self._blocks:  # again, with the time that is left
@@ -179,9 +183,10 @@ class SingleCall(Call):
     def kind(self) -> CommandClass:
         return self._kind or kind_of(self._args, self._facts, self._scripts)
 
-    def waited(self, error: Exception) -> bool:
-        pops = self._blocks is not None and self.kind() is CommandClass.NON_IDEMPOTENT
-        return pops and isinstance(error, (ReplyLostError, ReplyTimeoutError)) and not error.begun
+    def waited(self, error: Exception, now: float) -> bool:
+        if self._blocks is None or self.kind() is not CommandClass.NON_IDEMPOTENT or now - self._begun < IN_VAIN:
+            return False  # where there is an element, the server takes it at once: then only the reply was lost
+        return isinstance(error, (ReplyLostError, ReplyTimeoutError)) and not error.begun
 
     def policy(self, policies: Policies) -> RetryPolicy:
         return policies.of_command(self.name)

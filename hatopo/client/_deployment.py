@@ -140,6 +140,7 @@ class Deployment(Nodes):
         """The client was closed: nobody need watch for it. The next call begins anew."""
         if self._source is not None:
             self._source.leave(self)
+            self.forget()
 
     def look_around(self, address: Address, calm: bool, until: float) -> None:
         """A node is silent: has somebody find out whether the topology has changed."""
@@ -290,6 +291,7 @@ class Deployment(Nodes):
         pool = self.pool_for(call)
         if failure.cause is Cause.READONLY:
             self.phase_out(pool)
+            self._note_change()  # for all who have met the same
         self._source.demoted(pool.address)
 
     def _relieved(self, result: Any) -> None:
@@ -310,7 +312,7 @@ class Deployment(Nodes):
     ) -> None:
         """Carries out the step after a failure, or raises the error that ends the call because of `reason`."""
         kind, now = call.kind(), monotonic()
-        step = attempt.next(failure, kind, now, waited=call.waited(failure.error))
+        step = attempt.next(failure, kind, now, waited=call.waited(failure.error, now))
         match step:
             case GiveUp(verdict):
                 error = reason if verdict is Verdict.TIME_UP else failure.error

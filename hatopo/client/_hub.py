@@ -176,7 +176,7 @@ class Hub:
         with self._lock:
             news = self._roster.expand(seed, addresses)
             if news and self._listeners:
-                self._listen()
+                self.running = self._listen()
             return news
 
     def collapse(self, address: Address) -> None:
@@ -203,7 +203,7 @@ class Hub:
         with self._lock:
             news = self._roster.note(answer, others)
             if news and self._listeners:
-                self._listen()
+                self.running = self._listen()
         for address in news:
             log.info("%s told of a sentinel at %s", answer.sentinel, address)
             for service in self.services:

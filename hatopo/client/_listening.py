@@ -7,6 +7,7 @@ on the wording of events, nor on receiving all of them. Holds its hub weakly, so
 
 from __future__ import annotations
 
+import logging
 import threading
 import weakref
 from contextlib import suppress
@@ -21,6 +22,8 @@ from hatopo.topology import CHANNELS, Word, parse_word
 
 if TYPE_CHECKING:
     from hatopo.client._hub import Hub
+
+log = logging.getLogger("hatopo.sentinel")
 
 POLL = 10.0
 """Seconds between two questions to a sentinel whose events are heard, +-20 %."""
@@ -93,6 +96,7 @@ class Listener:
         hub = self._hub()
         if hub is None or self._stopped:
             return False
+        hub.collapse(self.address)
         if heard:
             hub.lost(self, reason)
         elif failures >= ENOUGH:
@@ -183,7 +187,10 @@ class Listener:
         self._ask(wire, hub, {service.name for service in hub.services})
         if first and not self._stopped:
             self.hears = bool(self._channels)
-            hub.found(self.address)
+            if self.hears:
+                hub.found(self.address)
+            else:
+                log.info("the sentinel at %s permits no subscription: it is asked every second", self.address)
         del hub
         self._hand_on(wire)
 

@@ -156,6 +156,12 @@ class Nodes:
         if not start_thread("hatopo-retire", cut):
             pool.cut_off(generation)
 
+    def forget(self) -> None:
+        """What is known grows old unseen: it is found out anew before it is used."""
+        with self._lock:
+            self.version, self.topology, self.sole = 0, None, None
+            self._pools, self._masters, self._strangers = {}, frozenset(), {}
+
     def emit(self, event: Event) -> None:
         """Has an event delivered to those who subscribed."""
         self.bulletin.emit(event)
@@ -218,8 +224,10 @@ class Nodes:
             node = None if self.topology is None else self.topology.node_at(address)
             expected = "" if known or node is None else node.id
             stranger = bool(expected) and expected != run_id
-            said, since = self._strangers.setdefault(address, (run_id, monotonic()))
+            said, since = self._strangers.get(address, ("", 0.0))
             looked_twice = said == run_id and monotonic() - since > SECOND_LOOK
+            if said != run_id:
+                self._strangers[address] = run_id, monotonic()
             if not stranger or looked_twice:
                 self._ids[address] = run_id
         if stranger and not looked_twice:

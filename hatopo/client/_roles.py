@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import weakref
+from collections.abc import Iterable
 from time import monotonic
+from typing import Protocol
 
 import redis.exceptions as rx
 
@@ -18,19 +20,25 @@ DIAL_PATIENCE = 1.0
 MAX_HOPS = 2
 
 
+class Asker(Protocol):
+    """On whose behalf nodes are asked."""
+
+    def wires(self, address: Address) -> Iterable[Wire]:
+        """Unconnected connections to a node, with the logins of several clients: one of them will do."""
+
+    def known(self, announced: Address, said_by: Address) -> Address | None:
+        """Where a node is dialled that another one announced; None if it must not be."""
+
+
 class Roles:
     """See the module.
 
     Args:
-        wires: unconnected connections to a node, with the logins of several clients: one of them will do.
-        admit: where a node at an announced address is dialled, or None if it must not be.
+        asker: for whom; held weakly, because it holds us.
     """
 
-    def __init__(
-        self, wires: Callable[[Address], Iterable[Wire]], admit: Callable[[Address, Address], Address | None]
-    ) -> None:
-        self._wires = wires
-        self._admit = admit
+    def __init__(self, asker: Asker) -> None:
+        self._asker = weakref.ref(asker)
 
     def dial(self, address: Address, until: float = float("inf")) -> Wire | None:
         """A connection to a node; None if there is nobody whose login could be used.
@@ -39,7 +47,8 @@ class Roles:
             redis.RedisError: nobody can reach the node.
         """
         failure: rx.RedisError | None = None
-        for wire in self._wires(address):
+        asker = self._asker()
+        for wire in () if asker is None else asker.wires(address):
             wire.dial_by = min(until, monotonic() + DIAL_PATIENCE)
             try:
                 wire.connect()
@@ -78,7 +87,8 @@ class Roles:
                 return seen[-1] if len(seen) > 1 else None
             if role is None or role.master is None:
                 return None
-            target = self._admit(role.master, seen[-1])
+            asker = self._asker()
+            target = None if asker is None else asker.known(role.master, seen[-1])
             if target is None or target in seen:
                 return None
             seen.append(target)

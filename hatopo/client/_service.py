@@ -70,7 +70,7 @@ class Service:
         self.hub = hub
         self.name = name
         self.asking: set[Address] = set()  # sentinels that a round has asked and that have not answered yet
-        self._roles = Roles(self._wires, self._known)
+        self._roles = Roles(self)
         self._followers: weakref.WeakSet[Deployment] = weakref.WeakSet()
         self._flight = SingleFlight()  # of rounds of questions
         self._version = 0
@@ -90,7 +90,7 @@ class Service:
         self._degraded = False
         self._since: float | None = None  # the first sign of the failover that is under way
         self._doubted: Address | None = None  # a master that says that it is none
-        self._refused: Address | None = None
+        self._refused: set[tuple[Address, str]] = set()  # what was said of lone voices
         self._warned = False  # a client's patience is too short
 
     def after_fork(self) -> None:
@@ -206,6 +206,8 @@ class Service:
             return
         now = monotonic()
         with self._lock:
+            if not self._followers:
+                return  # a round that has outlived them
             self._last_word = now
             relieved, self._degraded = self._degraded, False
             self._council.note(answer, now)
@@ -234,8 +236,8 @@ class Service:
 
     def _tell_refused(self, verdict: Verdict) -> None:
         for master, sentinel in verdict.refused:
-            if self._refused != master:
-                self._refused = master
+            if (master, sentinel) not in self._refused:
+                self._refused.add((master, sentinel))
                 log.warning(
                     "%s: %s is refused as the master: only the sentinel at %s says so, and no other one knows "
                     "the node; if that is right, permit it with allowed_hosts=",
@@ -250,7 +252,7 @@ class Service:
         if word.sign is Sign.CANDIDATE and isinstance(address, Address) and self._believes(address, sentinel):
             self._attend(Promotion(self, address, Cause.EARLY_PROMOTION, sentinel))
         promotion = self._promotion
-        if word.sign is Sign.ABORTED and promotion is not None and promotion.sentinel == sentinel:
+        if word.sign is Sign.ABORTED and (promotion is None or promotion.sentinel == sentinel):
             self._since = None
             self.withdraw(f"the sentinel at {sentinel} has given the failover up")
 
@@ -297,8 +299,8 @@ class Service:
         with self._lock:
             confirmed, now = self._view.confirmed, monotonic()
             lower = not found.provisional and confirmed is not None and found.epoch < confirmed.epoch
-            if lower and not self._council.dissent(found, now) <= refuted:
-                return  # somebody has heard of a newer one meanwhile
+            if not self._followers or (lower and not self._council.dissent(found, now) <= refuted):
+                return  # nobody follows any more, or somebody has heard of a newer one meanwhile
             outcome = self._view.offer(found)
             if outcome is Offer.RESET:
                 self._council.outvote(found, now)
@@ -323,7 +325,7 @@ class Service:
         if not found.agreed or (newer and found.masters == confirmed.masters):
             return None
         named = [address for address in found.masters if address not in confirmed.masters]
-        if not self._roles.masters(named, until) or any(self._roles.masters([one], until) for one in newer):
+        if any(self._roles.masters([one], until) for one in newer) or not self._roles.masters(named, until):
             return None
         return newer
 
@@ -385,7 +387,8 @@ class Service:
                 return
             self._end_promotion()
             self._promotion = promotion
-        promotion.start()
+        if not promotion.start():
+            promotion.end()
 
     def attends(self, promotion: Promotion) -> bool:
         """Whether a promotion is the one that attends to the view in force."""
@@ -417,7 +420,7 @@ class Service:
         if address is None or confirmed is None or address not in confirmed.masters:
             return
         target = self._roles.leads_to(address, until)
-        if target is None:
+        if target is None or self.is_provisional(target):
             return
         self._first_sign(f"{address} says that it is a replica of {target}")
         promotion = Promotion(self, target, Cause.ROLES)
@@ -440,10 +443,11 @@ class Service:
         """
         return self._roles.dial(address)
 
-    def _wires(self, address: Address) -> Iterator[Wire]:
+    def wires(self, address: Address) -> Iterator[Wire]:
+        """Unconnected connections to a node, as several followers would make them."""
         return (follower.make_wire(address) for follower in self._all()[:MAX_LOGINS])
 
-    def _known(self, announced: Address, said_by: Address) -> Address | None:
+    def known(self, announced: Address, said_by: Address) -> Address | None:
         """Where a node is dialled that another one announced; None if it is not one of the service's."""
         address, confirmed = self.hub.admit(announced, said_by), self._view.confirmed
         if isinstance(address, Address) and confirmed is not None and confirmed.node_at(address) is not None:

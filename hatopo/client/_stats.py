@@ -63,7 +63,8 @@ class Tally:
         """The seconds of all outages, the one that lasts included."""
         if self.outage is None:
             return self.outage_seconds
-        return self.outage_seconds + min(now, self._last_trouble + RESTLESS) - self.outage
+        end = self._last_trouble if self.began(now) is None else now
+        return self.outage_seconds + end - self.outage
 
     def relief(self, now: float) -> float:
         """A call was carried out: the seconds of the outage that has ended, or 0."""

@@ -54,13 +54,13 @@ class Welcome:
         protocol: the one that is spoken from now on.
         metadata: HELLO's reply, or None.
         role: "master", "slave", "replica" or "" where nobody told.
-        run_id: the node's, or "" where nobody told.
+        run_id: the node's, "" where it may not tell, None where it could not now (a script is running).
     """
 
     protocol: int
     metadata: Mapping[object, object] | None = None
     role: str = ""
-    run_id: str = ""
+    run_id: str | None = ""
 
 
 def shake_hands(greeting: Greeting) -> Handshake:
@@ -123,14 +123,15 @@ def _extras(greeting: Greeting) -> list[Command]:
     return commands
 
 
-_OPTIONAL = ("CLIENT", "ROLE", "INFO")
+_OPTIONAL = ("CLIENT", "ROLE")
 
 
 def _check(commands: Sequence[Command], replies: Sequence[object]) -> None:
     for command, reply in zip(commands, replies, strict=True):
         if not isinstance(reply, Exception):
             continue
-        optional = command[:2] == ("CLIENT", "SETINFO") or (command[0] in _OPTIONAL and _unavailable(reply))
+        optional = command[:2] in (("CLIENT", "SETINFO"), ("INFO", "server"))
+        optional = optional or (command[0] in _OPTIONAL and _unavailable(reply))
         if not optional:
             raise reply
 
@@ -151,7 +152,9 @@ def _unavailable(error: Exception) -> bool:
     )
 
 
-def _run_id(info: object) -> str:
+def _run_id(info: object) -> str | None:
+    if isinstance(info, Exception) and not _unavailable(info):
+        return None
     found = re.search(r"^run_id:(\w+)", _text(info), re.MULTILINE) if isinstance(info, (bytes, str)) else None
     return found[1] if found else ""
 

@@ -168,7 +168,7 @@ class Wire(Abroad):
         if self.wire.expect_role and self.role not in ("", self.wire.expect_role):
             address = self.wire.address
             raise errors.WrongRoleError(f"{address} says that it is a {self.role}, not the master", address)
-        if self.wire.identify is not None:
+        if self.wire.identify is not None and welcome.run_id is not None:
             self.wire.identify(welcome.run_id)
 
     def _greeting(self) -> Greeting:

@@ -256,8 +256,8 @@ class Attempt:
     def _wait_again(self, now: float) -> Verdict | None:
         """Why a blocking command must not be issued again, or None.
 
-        It has most likely waited to its end in vain. If it did take an element at that very moment, the element went
-        with its reply; taking the next one applies nothing twice.
+        It had found nothing to take. If an element came at the very moment at which its connection ended, that went
+        with the reply, as if a worker had crashed with it.
         """
         self.maybe_executed = True
         if self._policy is RetryPolicy.NEVER:

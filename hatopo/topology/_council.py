@@ -42,7 +42,7 @@ class Council:
 
     def __init__(self) -> None:
         self._words: dict[str, tuple[Answer, float]] = {}
-        self._outvoted: dict[str, Address] = {}  # a sentinel's claim that a majority and the nodes have refuted
+        self._outvoted: dict[str, tuple[Address, int]] = {}  # claims that a majority and the nodes have refuted
 
     def note(self, answer: Answer, now: float) -> None:
         """Takes in what a sentinel has said; an error is no word."""
@@ -51,19 +51,21 @@ class Council:
         for who in [who for who, (word, _) in self._words.items() if word.sentinel == answer.sentinel]:
             del self._words[who]  # another sentinel may be at its address by now
         self._words[answer.who] = (answer, now)
-        claim = self._outvoted.get(answer.who)
-        if claim is not None and (answer.report is None or answer.report.address != claim):
+        if answer.who in self._outvoted and not self._is_outvoted(answer):
             del self._outvoted[answer.who]
         for who in [who for who, (_, at) in self._words.items() if now - at > REMEMBERED]:
             del self._words[who]
 
     def answers(self, now: float, age: float = REMEMBERED) -> list[Answer]:
         """What was said within the last `age` seconds, and still counts."""
-        return [
-            word
-            for who, (word, at) in self._words.items()
-            if now - at <= age and (word.report is None or self._outvoted.get(who) != word.report.address)
-        ]
+        return [word for word, at in self._words.values() if now - at <= age and not self._is_outvoted(word)]
+
+    def _is_outvoted(self, word: Answer) -> bool:
+        """Whether a sentinel says again what has been refuted: the same master, at no higher epoch."""
+        claim = self._outvoted.get(word.who)
+        if claim is None or word.report is None:
+            return False
+        return word.report.address == claim[0] and word.report.epoch <= claim[1]
 
     def judge(self, asked: int, confirmed: Topology | None, now: float, *, permitted: bool = False) -> Verdict:
         """What the words amount to.
@@ -101,9 +103,11 @@ class Council:
     def _majority(self, found: Topology | NotFound, fresh: Collection[Answer], asked: int) -> Topology | None:
         for address in {answer.report.address for answer in fresh if answer.report is not None}:
             backers = backers_of(address, fresh)
-            if len(backers) * 2 > asked and not (isinstance(found, Topology) and address in found.masters):
-                agreed = weigh(backers, asked)
-                return agreed if isinstance(agreed, Topology) else None
+            if len(backers) * 2 <= asked or (isinstance(found, Topology) and address in found.masters):
+                continue
+            agreed = weigh(backers, asked)
+            if isinstance(agreed, Topology) and not (isinstance(found, Topology) and agreed.epoch >= found.epoch):
+                return agreed
         return None
 
     def vouches(self, address: Address, besides: Address, now: float) -> bool:
@@ -121,4 +125,4 @@ class Council:
         """A majority has put `found` in force: claims of a higher epoch count no more, until they are others."""
         for answer in self.answers(now):
             if answer.report is not None and answer.report.epoch > found.epoch:
-                self._outvoted[answer.who] = answer.report.address
+                self._outvoted[answer.who] = answer.report.address, answer.report.epoch

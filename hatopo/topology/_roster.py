@@ -23,19 +23,17 @@ class Roster:
         self._behind: dict[Address, tuple[Address, ...]] = {}  # what a seed's name stands for, if for several
         self._ids: dict[Address, str] = {}
         self._learned: dict[str, Address] = {}
+        self._silent: set[Address] = set()  # could not be asked last time
 
     def addresses(self) -> tuple[Address, ...]:
-        """Every sentinel once: the seeds in their order, then the learned."""
-        found: list[Address] = []
-        seen: set[str] = set()
+        """Every sentinel once: the seeds in their order, then the learned; where it answers, if it has moved."""
+        found: dict[str, Address] = {}
         seeds = [address for seed in self.seeds for address in self._behind.get(seed, (seed,))]
         for address in (*seeds, *self._learned.values()):
-            identity = self._ids.get(address, "")
-            if address in found or (identity and identity in seen):
-                continue
-            found.append(address)
-            seen.add(identity)
-        return tuple(found)
+            who = self._ids.get(address, "") or str(address)
+            if who not in found or (found[who] in self._silent and address not in self._silent):
+                found[who] = address
+        return tuple(dict.fromkeys(found.values()))
 
     def expand(self, seed: Address, addresses: Sequence[Address]) -> tuple[Address, ...]:
         """A seed's name stands for these addresses now; those of them that nobody was told of yet."""
@@ -51,7 +49,8 @@ class Roster:
         return next((seed.host for seed, behind in self._behind.items() if address in behind), None)
 
     def collapse(self, address: Address) -> None:
-        """A sentinel could not be asked: a name that stood for its address is to be looked up again."""
+        """A sentinel could not be asked: it may have moved, and a name that stood for it is to be looked up again."""
+        self._silent.add(address)
         for seed in [seed for seed, behind in self._behind.items() if address in behind]:
             del self._behind[seed]
 
@@ -62,16 +61,20 @@ class Roster:
             answer: what it said.
             others: the latest words of all sentinels: a learned one that nobody lists any more is forgotten.
         """
+        self._silent.discard(answer.sentinel)
         if answer.id:
             self._ids[answer.sentinel] = answer.id
-        known = {self._ids.get(address, "") for address in self.addresses()}
+        known = {self._ids.get(address, "") for address in self.addresses() if address not in self._silent}
         addresses = set(self.addresses())
         news = []
         for report in answer.sentinels:
             if not report.id or report.id == answer.id or len(self._learned) >= MAX_SENTINELS:
                 continue
             if report.id in self._learned:
-                self._learned[report.id] = report.address  # it may have moved
+                if self._learned[report.id] != report.address:  # it has moved
+                    self._ids.pop(self._learned[report.id], None)
+                    self._learned[report.id] = report.address
+                    self._ids[report.address] = report.id
             elif report.id not in known and report.address not in addresses:
                 self._learned[report.id] = report.address
                 self._ids[report.address] = report.id
