@@ -21,7 +21,7 @@ from hatopo.client._service import Service
 from hatopo.topology import Topology, TopologyView
 from tests.control import eventually
 from tests.fakesentinels import NAME, FakeNode, FakeSentinel, Watch, World, master_of
-from tests.faulty import SOUND, Fault
+from tests.faulty import SOUND, Fault, FaultyServer
 
 NOREPLICAS = "NOREPLICAS Not enough good replicas to write."
 
@@ -394,3 +394,81 @@ def test_a_foreign_error_does_not_end_listening(world: World) -> None:
     tokens.fails = False
     assert client.set("k", "v") is True
     eventually(world.listened_to)
+
+
+# ------------------------------------------------------------------ what was known before
+
+
+def test_a_client_that_was_closed_asks_again_before_it_writes(world: World) -> None:
+    a, b, _ = world.nodes
+    client = world.listening_client()
+    client.close()
+    b.follow(None)
+    world.settle(b, 2)
+    written = a.executed["SET"]
+    assert client.set("k", "w") is True
+    assert (a.executed["SET"], b.data.get(b"k")) == (written, b"w")
+
+
+def test_what_is_heard_after_the_last_client_has_left_is_not_kept(world: World) -> None:
+    a, b, _ = world.nodes
+    client = world.listening_client()
+    pool: Any = client.connection_pool
+    service = pool.deployment._source
+    late = service.answers()
+    assert len(late) == len(world.sentinels)
+    client.close()
+    for answer in late:
+        service.heard(answer)
+    b.follow(None)
+    world.settle(b, 2)
+    written = a.executed["SET"]
+    assert world.client().set("k", "w") is True
+    assert (a.executed["SET"], b.data.get(b"k")) == (written, b"w")
+
+
+def test_a_node_that_cannot_tell_its_run_id_now_is_used_all_the_same(world: World) -> None:
+    node = world.nodes[0]
+    busy = "BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE."
+    node.on("INFO").error(busy)
+    client = world.client()
+    assert client.set("k", "v") is True
+    node.heal()
+    asked = node.received["INFO"]
+    client.connection_pool.disconnect()
+    assert client.set("k", "v") is True
+    assert node.received["INFO"] > asked, "it is asked again: it was only busy"
+
+
+# ------------------------------------------------------------------ blocking commands
+
+
+class Queue(FaultyServer):
+    """Has an element for every BLPOP."""
+
+    def _do_blpop(self, key: bytes, _: bytes) -> Any:
+        return [key, b"element"]
+
+
+def test_a_pop_whose_reply_is_lost_at_once_may_have_taken_an_element() -> None:
+    with Queue() as server, hatopo.standalone(*server_address(server)) as client:
+        client.ping()
+        server.on("BLPOP", nth=1).drop_after_execute()
+        with pytest.raises(hatopo.AmbiguousResultError):
+            client.blpop(["q"], timeout=5)
+        assert server.executed["BLPOP"] == 1
+
+
+def test_a_pop_that_has_waited_in_vain_is_issued_again() -> None:
+    with Queue() as server, hatopo.standalone(*server_address(server)) as client:
+        client.ping()
+        server.on("BLPOP", nth=1).delay_reply_until(threading.Event())
+        ended = threading.Timer(0.3, server.idle_close)
+        ended.start()
+        assert client.blpop(["q"], timeout=5) == (b"q", b"element")
+        ended.join()
+        assert server.executed["BLPOP"] == 2
+
+
+def server_address(server: FaultyServer) -> tuple[str, int]:
+    return "127.0.0.1", server.port

@@ -12,6 +12,7 @@ from hatopo import Address, OptionError
 from hatopo.address import parse_addresses
 from hatopo.topology import (
     Answer,
+    Council,
     Joined,
     Listen,
     MasterReport,
@@ -139,6 +140,65 @@ def test_a_node_is_vouched_for_by_others_only() -> None:
     assert backers_of(NEW, [liar, honest]) == (liar,)
 
 
+def council(*answers: Answer) -> Council:
+    heard = Council()
+    for answer in answers:
+        heard.note(answer, 0.0)
+    return heard
+
+
+def test_a_majority_does_not_undo_the_choice_at_the_same_epoch() -> None:
+    leader = replace(says(0, NEW, 5, promoting=True), replicas=(replica(NEW),))
+    others = [replace(says(index, OLD, 5), replicas=(replica(NEW),)) for index in (1, 2)]
+    verdict = council(leader, *others).judge(3, None, 1.0)
+    assert master_of(verdict.found) == NEW
+    assert verdict.majority is None
+
+
+def test_a_majority_at_a_lower_epoch_is_told_beside_the_newest() -> None:
+    verdict = council(says(0, NEW, 5), *(replace(says(n, OLD, 1), replicas=(replica(NEW),)) for n in (1, 2))).judge(
+        3, None, 1.0
+    )
+    assert master_of(verdict.found) == NEW
+    assert verdict.majority is not None
+    assert (verdict.majority.masters, verdict.majority.agreed) == ((OLD,), True)
+
+
+def test_a_lone_voice_for_an_unknown_node_is_left_out() -> None:
+    verdict = council(says(0, NEW, 5), says(1, OLD, 1), says(2, OLD, 1)).judge(3, None, 1.0)
+    assert master_of(verdict.found) == OLD
+    assert verdict.refused == ((NEW, str(SENTINELS[0])),)
+    assert master_of(council(says(0, NEW, 5)).judge(3, None, 1.0).found) == NEW, "nobody says anything else"
+    permitted = council(says(0, NEW, 5), says(1, OLD, 1)).judge(3, None, 1.0, permitted=True)
+    assert master_of(permitted.found) == NEW
+
+
+def test_old_words_count_no_more() -> None:
+    heard = council(says(0, NEW, 5), says(1, NEW, 5))
+    heard.note(says(2, OLD, 1), 31.0)
+    assert master_of(heard.judge(3, None, 31.0).found) == OLD
+    assert heard.vouches(NEW, SENTINELS[2], 31.0), "but they still know the node"
+    assert not heard.vouches(NEW, SENTINELS[2], 121.0)
+
+
+def test_an_outvoted_claim_counts_again_when_it_is_a_higher_one() -> None:
+    heard = council(says(0, NEW, 5), says(1, OLD, 1), says(2, OLD, 1))
+    assert heard.dissent(view_of(OLD, 1), 1.0) == {NEW}
+    heard.outvote(view_of(OLD, 1), 1.0)
+    assert not heard.dissent(view_of(OLD, 1), 1.0)
+    heard.note(says(0, NEW, 5), 2.0)
+    assert not heard.dissent(view_of(OLD, 1), 2.0)
+    heard.note(says(0, NEW, 6), 3.0)
+    assert heard.dissent(view_of(OLD, 1), 3.0) == {NEW}
+
+
+def test_who_does_not_watch_the_service_does_not_count_in_its_majority() -> None:
+    ignorant = Answer(SENTINELS[2], "id2", names=("other",))
+    found = council(says(0, OLD), says(1, OLD), ignorant).judge(4, None, 1.0).found
+    assert isinstance(found, Topology)
+    assert found.agreed
+
+
 def test_nobody_answers() -> None:
     assert discover(None) == NotFound(())
     errors = [Answer(sentinel, error="refused") for sentinel in SENTINELS]
@@ -204,6 +264,18 @@ def test_a_name_stands_for_its_addresses_until_one_of_them_fails() -> None:
     roster.collapse(second)
     assert roster.addresses() == (seed,)
     assert roster.name_of(second) is None
+
+
+def test_a_seed_that_has_moved_is_asked_where_it_answers() -> None:
+    seed, moved = Address("10.0.1.0", 26379), Address("10.0.9.9", 26379)
+    roster = Roster([seed])
+    roster.note(told(0, 1), [])
+    roster.collapse(seed)
+    told_of = SentinelReport(moved, "id0", frozenset())
+    assert roster.note(replace(told(1), sentinels=(told_of,)), []) == (moved,)
+    assert roster.addresses() == (moved, Address("10.0.1.1", 26379))
+    roster.collapse(moved)
+    assert seed in roster.addresses(), "seeds are asked for ever"
 
 
 def test_a_liar_cannot_make_us_dial_without_end() -> None:
