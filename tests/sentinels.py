@@ -140,7 +140,7 @@ class SentinelSet:
         self.settle()
 
     def _start_replica(self, replica: Server, master: Server) -> None:
-        replica._options += ["--replicaof", f"{HOST} {_announced(master)}"]
+        replica._options += ["--replicaof", HOST, str(_announced(master))]  # servers before 7.0 want two words
         replica.start()
 
     def _start_sentinel(self, master: Server) -> SentinelProcess:

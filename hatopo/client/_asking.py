@@ -9,10 +9,10 @@ from __future__ import annotations
 import ipaddress
 import queue
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from time import monotonic
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, TypeVar
 
 from hatopo import errors
 from hatopo.address import Address
@@ -21,8 +21,9 @@ from hatopo.connection import Patience, Wire
 from hatopo.topology import (
     Answer,
     Joined,
-    MasterReport,
     NotFound,
+    ReplicaReport,
+    SentinelReport,
     Topology,
     discover_master,
     parse_master,
@@ -43,6 +44,7 @@ class Refused:
     why: str
 
 
+R = TypeVar("R", ReplicaReport, SentinelReport)
 Admit: TypeAlias = "Callable[[Address, Address], Address | Refused]"
 """From an announced address, and the sentinel that announced it, to the one that is to be dialled."""
 
@@ -91,22 +93,16 @@ def answer_of(sentinel: Address, replies: Sequence[object], admit: Admit) -> Ans
     return Answer(
         sentinel,
         id=me.decode("ascii", "replace") if isinstance(me, bytes) else me,
-        report=_moved(report, master),
-        replicas=tuple(
-            replace(one, address=address)
-            for one in parse_replicas(_or_none(replicas))
-            if isinstance(address := admit(one.address, sentinel), Address)
-        ),
-        sentinels=tuple(
-            replace(one, address=address)
-            for one in parse_sentinels(_or_none(sentinels))
-            if isinstance(address := admit(one.address, sentinel), Address)
-        ),
+        report=replace(report, address=master),
+        replicas=_admitted(parse_replicas(_or_none(replicas)), sentinel, admit),
+        sentinels=_admitted(parse_sentinels(_or_none(sentinels)), sentinel, admit),
     )
 
 
-def _moved(report: MasterReport, address: Address) -> MasterReport:
-    return report if address == report.address else replace(report, address=address)
+def _admitted(reports: Iterable[R], sentinel: Address, admit: Admit) -> tuple[R, ...]:
+    """Those at addresses that may be dialled, with these."""
+    places = ((one, admit(one.address, sentinel)) for one in reports)
+    return tuple(replace(one, address=place) for one, place in places if isinstance(place, Address))
 
 
 def _or_none(reply: object) -> object:

@@ -236,13 +236,9 @@ class Deployment(Nodes):
             until = end if attempt is None else attempt.end
             if error is None:
                 try:
-                    result = self._try(call, lender, terms, end, until)
+                    return self._try(call, lender, terms, end, until, again=attempt is not None)
                 except rx.RedisError as raised:
                     error = raised
-                else:
-                    if attempt is not None or self._tally.outage is not None:
-                        self._relieved(result)
-                    return result
             now = monotonic()
             failure = failure_of(error, scripted=call.scripted)
             if attempt is None:
@@ -257,8 +253,8 @@ class Deployment(Nodes):
             self._ride_on(call, attempt, failure, reason, seen, end)
             error = None
 
-    def _try(self, call: Call, lender: Lender, terms: Terms, end: float, until: float) -> Any:
-        """One attempt. What is raised has been classified by nobody yet."""
+    def _try(self, call: Call, lender: Lender, terms: Terms, end: float, until: float, *, again: bool) -> Any:
+        """One attempt; `again`: not the first. What is raised has been classified by nobody yet."""
         connection = lender.lend(call, until)
         try:
             result = exchange(connection, call, end)
@@ -277,6 +273,8 @@ class Deployment(Nodes):
         lender.give_back(connection)
         if isinstance(result, Exception):
             raise result
+        if again or self._tally.outage is not None:
+            self._relieved(result)
         return result
 
     def _suspect(self, connection: Wire) -> None:

@@ -105,7 +105,7 @@ class Nodes:
             if _visible(found) == _visible(old):
                 return
             self._published = monotonic()
-            masters = frozenset(shard.master.address for shard in found.shards if shard.master is not None)
+            masters = frozenset(found.masters)
             pools = {}
             for node in found.nodes:
                 pool = self._pools.get(node.address)

@@ -56,11 +56,11 @@ class Promotion:
 
     def start(self) -> bool:
         """Begins, on a thread of its own; False where there can be none."""
-        return start_thread("hatopo-promotion", self._run)
+        return start_thread("hatopo-promotion", lambda: self._run(followed=False))
 
     def guard(self) -> bool:
         """Attends to a provisional view that is in force already; False where there can be no thread for it."""
-        return start_thread("hatopo-promotion", self._guard_only)
+        return start_thread("hatopo-promotion", lambda: self._run(followed=True))
 
     def hurry(self) -> None:
         """The sentinel that leads the failover is lost: if the others have heard of it, they say so soon."""
@@ -72,16 +72,10 @@ class Promotion:
         with suppress(RuntimeError):
             self._bell.release()
 
-    def _run(self) -> None:
+    def _run(self, *, followed: bool) -> None:
         try:
-            if self._await_master() and self._service.follow(self):
+            if followed or (self._await_master() and self._service.follow(self)):
                 self._guard()
-        finally:
-            self._leave()
-
-    def _guard_only(self) -> None:
-        try:
-            self._guard()
         finally:
             self._leave()
 

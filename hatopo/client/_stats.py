@@ -49,9 +49,8 @@ class Tally:
 
     def trouble(self, now: float) -> None:
         """A call could not be carried out, and waits."""
-        if self.outage is not None and self.began(now) is None:
-            self.outage_seconds += self._last_trouble - self.outage
-            self.outage = None
+        if self.began(now) is None:
+            self.relief(now)
         self.outage = now if self.outage is None else self.outage
         self._last_trouble = now
 
@@ -61,16 +60,16 @@ class Tally:
 
     def seconds(self, now: float) -> float:
         """The seconds of all outages, the one that lasts included."""
-        if self.outage is None:
-            return self.outage_seconds
-        end = self._last_trouble if self.began(now) is None else now
-        return self.outage_seconds + end - self.outage
+        return self.outage_seconds + self._last(now)
 
     def relief(self, now: float) -> float:
         """A call was carried out: the seconds of the outage that has ended, or 0."""
-        if self.outage is None:
-            return 0.0
-        end = now if now - self._last_trouble < RESTLESS else self._last_trouble
-        seconds, self.outage = max(0.0, end - self.outage), None
+        seconds, self.outage = self._last(now), None
         self.outage_seconds += seconds
         return seconds
+
+    def _last(self, now: float) -> float:
+        """The seconds of the last outage, so far or until it ended unseen."""
+        if self.outage is None:
+            return 0.0
+        return (self._last_trouble if self.began(now) is None else now) - self.outage

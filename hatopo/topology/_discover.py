@@ -109,7 +109,7 @@ def weigh(answers: Collection[Answer], asked: int) -> Topology | NotFound:
     best = _best(answers)
     if best is None:
         return NotFound(tuple(answers))
-    backers = [a for a in answers if a.report is not None and a.report.address == best.address]
+    backers = backers_of(best.address, answers)
     replicas = {
         replica.address: Node(replica.address, replica.run_id)
         for answer in backers

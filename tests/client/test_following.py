@@ -470,5 +470,15 @@ def test_a_pop_that_has_waited_in_vain_is_issued_again() -> None:
         assert server.executed["BLPOP"] == 2
 
 
+def test_an_ambiguous_command_of_a_pipeline_is_counted_once() -> None:
+    with FaultyServer() as server, hatopo.standalone(*server_address(server)) as client:
+        server.on("INCRBY", nth=1).error("LOADING Redis is loading the dataset in memory")
+        server.on("INCRBY", nth=2).drop_after_execute()
+        pipeline: Any = client.pipeline(transaction=False)
+        (result,) = pipeline.incr("n").execute(raise_on_error=False)
+        assert isinstance(result, hatopo.AmbiguousResultError)
+        assert client.stats().ambiguous == {"INCRBY": 1}
+
+
 def server_address(server: FaultyServer) -> tuple[str, int]:
     return "127.0.0.1", server.port

@@ -157,21 +157,20 @@ def test_the_last_client_to_leave_takes_no_listener_from_one_that_joins(
     """The other one joins when the hub has been found unused, and before listening ends."""
     leaving, staying = world.listening_client(), world.client()
     real = _hub.Hub.__dict__["services"].fget
-    joined = threading.Event()
+    joining = threading.Thread(target=staying.set, args=("k", "v"))
 
     def services(hub: _hub.Hub) -> Any:
         found = real(hub)
-        if not found and not joined.is_set():
-            joined.set()
-            thread = threading.Thread(target=staying.set, args=("k", "v"))
-            thread.start()
-            thread.join(0.5)  # it may have to wait for our lock
+        if not found and joining.ident is None:
+            joining.start()
+            joining.join(0.5)  # it may have to wait for our lock
         return found
 
     with monkeypatch.context() as patched:
         patched.setattr(_hub.Hub, "services", property(services))
         leaving.close()
-    assert joined.is_set()
+    assert joining.ident is not None, "it was found unused"
+    joining.join()
     assert staying.set("k", "v") is True
     eventually(lambda: len(listeners_of(world)) == 3 and world.listened_to())
 

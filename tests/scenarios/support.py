@@ -23,6 +23,16 @@ if TYPE_CHECKING:
 E = TypeVar("E", bound=events.Event)
 
 
+def change_master(deployment: SentinelSet, trouble: str) -> Server:
+    """A planned failover, or trouble for the master ("kill", "freeze"); returns the new one."""
+    old = deployment.master()
+    if trouble == "planned":
+        deployment.failover()
+    else:
+        getattr(old, trouble)()
+    return deployment.wait_switched(old)
+
+
 def assert_rode_through(ledger: Ledger, outages: int = 1) -> None:
     """Nothing applied twice, nothing acknowledged gone, and no error beyond what is allowed."""
     assert ledger.acknowledged > 0

@@ -15,6 +15,7 @@ from tests.drivers import Load
 from tests.scenarios.support import (
     assert_only_ambiguous,
     assert_rode_through,
+    change_master,
     denials,
     masters_told,
     told,
@@ -101,12 +102,7 @@ class TestLeastRights:
         driver.open_sentinel("mymaster", deployment.sentinels, protocol=protocol, **kwargs, **LOGINS)
         with Load(driver, incr=4, get=2, set=2) as load:
             load.progress()
-            old = deployment.master()
-            if trouble == "kill":
-                old.kill()
-            else:
-                deployment.failover()
-            new = deployment.wait_switched(old)
+            new = change_master(deployment, trouble)
             load.progress()
         ledger = load.ledger(new)
         if trouble == "kill":
@@ -128,12 +124,7 @@ class TestLeastRights:
         driver.open_sentinel("mymaster", deployment.sentinels, **LOGINS)
         with Load(driver, incr=4, get=2, set=2) as load:
             load.progress()
-            old = deployment.master()
-            if trouble == "kill":
-                old.kill()
-            else:
-                deployment.failover()
-            new = deployment.wait_switched(old)
+            new = change_master(deployment, trouble)
             eventually(lambda: driver.master() == new.address, 30, "the switch is noticed")
             load.progress()
         ledger = load.ledger(new)

@@ -9,22 +9,12 @@ import pytest
 
 from hatopo import events
 from tests.conftest import eventually
-from tests.scenarios.support import told
+from tests.scenarios.support import change_master, told
 
 if TYPE_CHECKING:
     from tests.drivers import WatchingDriver
     from tests.sentinels import SentinelSet
     from tests.servers import Server
-
-
-def change_master(deployment: SentinelSet, trouble: str) -> Server:
-    """Returns the new master."""
-    old = deployment.master()
-    if trouble == "planned":
-        deployment.failover()
-    else:
-        getattr(old, trouble)()
-    return deployment.wait_switched(old)
 
 
 @pytest.mark.parametrize("trouble", ["kill", "freeze", "planned"])

@@ -116,14 +116,6 @@ class Listener:
         return sum(1 for one, _ in self.heard if one == channel)
 
 
-class AnyVersion(SentinelSet):
-    """A set whose command lines servers before 7.0 understand, too."""
-
-    def _start_replica(self, replica: Server, master: Server) -> None:
-        replica._options += ["--replicaof", *map(str, master.address)]
-        replica.start()
-
-
 def plain(reply: Any) -> Any:
     """A reply as JSON can hold it: bytes as text, an error as {"!error": its text}."""
     if isinstance(reply, bytes):
@@ -188,7 +180,7 @@ def settled(servers: SentinelSet, old: Server) -> bool:
 
 
 def record() -> Path:
-    servers = AnyVersion(replicas=1, sentinels=2, name=SERVICE, quorum=QUORUM, down_after=DOWN_AFTER)
+    servers = SentinelSet(replicas=1, sentinels=2, name=SERVICE, quorum=QUORUM, down_after=DOWN_AFTER)
     with servers:
         master, replica = servers.nodes
         nodes = {"master": master.address, "replica": replica.address, "sentinel": servers.sentinels[0]}
