@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.sentinels import SentinelSet
-from tests.servers import Server, ServerError, available, eventually, server_version
+from hatopo.testing.real import RealNode, RealSentinelDeployment, available, server_version
+from tests.control import ServerError, eventually
+from tests.servers import PLAIN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -40,38 +41,38 @@ def redis_installed() -> tuple[int, ...]:
 
 
 @pytest.fixture(scope="session")
-def shared_server(redis_installed: tuple[int, ...]) -> Iterator[Server]:
+def shared_server(redis_installed: tuple[int, ...]) -> Iterator[RealNode]:
     """One server for the session, in whatever state the tests before left it; tests want `server`."""
-    with Server() as server:
+    with RealNode(config=PLAIN) as server:
         yield server
 
 
 @pytest.fixture
-def server(shared_server: Server) -> Server:
+def server(shared_server: RealNode) -> RealNode:
     """The shared server, emptied. A test that kills or configures takes `own_server`."""
-    shared_server.call("FLUSHALL")
-    shared_server.call("SCRIPT", "FLUSH")
+    shared_server.execute("FLUSHALL")
+    shared_server.execute("SCRIPT", "FLUSH")
     with contextlib.suppress(ServerError):  # before 7.0 there are no functions
-        shared_server.call("FUNCTION", "FLUSH")
+        shared_server.execute("FUNCTION", "FLUSH")
     return shared_server
 
 
 @pytest.fixture
-def own_server(redis_installed: tuple[int, ...]) -> Iterator[Server]:
-    """A server of the test's own, to kill and freeze; what it acknowledged is there after a restart."""
-    with Server(appendonly="yes", appendfsync="always") as server:
+def own_server(redis_installed: tuple[int, ...]) -> Iterator[RealNode]:
+    """A server of the test's own, to kill and pause; what it acknowledged is there after a restart."""
+    with RealNode() as server:
         yield server
 
 
 @pytest.fixture
-def sentinel_set(redis_installed: tuple[int, ...]) -> Iterator[SentinelSet]:
+def sentinel_set(redis_installed: tuple[int, ...]) -> Iterator[RealSentinelDeployment]:
     """One master, two replicas and three sentinels of the test's own."""
-    with SentinelSet() as deployment:
+    with RealSentinelDeployment() as deployment:
         yield deployment
 
 
 @pytest.fixture
-def make_set(redis_installed: tuple[int, ...]) -> Iterator[Callable[..., SentinelSet]]:
+def make_set(redis_installed: tuple[int, ...]) -> Iterator[Callable[..., RealSentinelDeployment]]:
     """Makes Sentinel sets of the test's own, each of its own kind."""
     with contextlib.ExitStack() as stack:
-        yield lambda **options: stack.enter_context(SentinelSet(**options))
+        yield lambda **options: stack.enter_context(RealSentinelDeployment(**options))

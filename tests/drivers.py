@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     from hatopo.events import Event
     from tests.control import Address
-    from tests.servers import Server
 
 
 class Driver(Protocol):
@@ -79,6 +78,14 @@ class Subscriber(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+class Holder(Protocol):
+    """A node that holds what a load has written."""
+
+    def execute(self, *words: str | int) -> Any:
+        """A command of the test's own."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -275,9 +282,9 @@ class Load:
             thread.join(60)
         assert not any(thread.is_alive() for thread in self._threads), "a call does not end"
 
-    def ledger(self, server: Server) -> Ledger:
+    def ledger(self, server: Holder) -> Ledger:
         """Set what the threads were told against what the server holds."""
-        flat = server.call("HGETALL", self.KEY)
+        flat = server.execute("HGETALL", self.KEY)
         applied = {name: int(count) for name, count in zip(flat[::2], flat[1::2], strict=True)}
         return Ledger(self.workers, applied)
 

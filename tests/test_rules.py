@@ -20,6 +20,8 @@ ROOMS = {
     "events": {"topology", "leaf"},
     "leaf": {"leaf"},
     "door": {"client", "routing", "events", "leaf"},
+    "testing": {"testing"},
+    "cli": {"cli", "testing", "door", "events", "leaf"},
 }
 """Which rooms a file of each room may import. Leaves are the modules at the top; the door is `__init__`."""
 IMPURE = {"asyncio", "anyio", "trio", "socket", "select", "ssl", "threading", "time", "random", "logging"}

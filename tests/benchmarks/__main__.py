@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 import redis
 
 import hatopo
+from hatopo.testing.real import RealNode
 from tests.benchmarks.workloads import KEYS, VALUE, WORKLOADS, Floor
-from tests.servers import Server
+from tests.servers import PLAIN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -96,7 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--n", type=int, default=3000, help="operations of a workload in a round, about")
     chosen = parser.parse_args(arguments)
-    with Server() as server, contextlib.ExitStack() as stack:
+    with RealNode(config=PLAIN) as server, contextlib.ExitStack() as stack:
         host, port = server.address
         clients: dict[str, Any] = {
             REFERENCE: redis.Redis(host, port),

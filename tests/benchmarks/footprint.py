@@ -13,7 +13,7 @@ import time
 from typing import TYPE_CHECKING
 
 import hatopo
-from tests.sentinels import SentinelSet
+from hatopo.testing.real import RealSentinelDeployment
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,28 +23,30 @@ if TYPE_CHECKING:
 SERVICES = ("s1", "s2", "s3", "s4")
 
 
-def executed(deployment: SentinelSet) -> int:
+def executed(deployment: RealSentinelDeployment) -> int:
     """Commands that the sentinels have executed so far, all together."""
     total = 0
-    for sentinel in deployment.processes:
-        about = dict(line.split(":", 1) for line in sentinel.call("INFO", "stats").splitlines() if ":" in line)
+    for sentinel in deployment.sentinel_nodes:
+        about = dict(line.split(":", 1) for line in sentinel.execute("INFO", "stats").splitlines() if ":" in line)
         total += int(about["total_commands_processed"])
     return total
 
 
-def rate(deployment: SentinelSet, seconds: float) -> float:
+def rate(deployment: RealSentinelDeployment, seconds: float) -> float:
     before = executed(deployment)
     time.sleep(seconds)
     return (executed(deployment) - before) / seconds
 
 
-def connections(deployment: SentinelSet) -> int:
+def connections(deployment: RealSentinelDeployment) -> int:
     """Connections of ours at the sentinels."""
-    lists = [sentinel.call("CLIENT", "LIST").splitlines() for sentinel in deployment.processes]
+    lists = [sentinel.execute("CLIENT", "LIST").splitlines() for sentinel in deployment.sentinel_nodes]
     return sum("name=hatopo " in line for listed in lists for line in listed)
 
 
-def report(title: str, clients: Sequence[redis.Redis], deployment: SentinelSet, seconds: float, alone: float) -> None:
+def report(
+    title: str, clients: Sequence[redis.Redis], deployment: RealSentinelDeployment, seconds: float, alone: float
+) -> None:
     with contextlib.ExitStack() as stack:
         for client in clients:
             stack.callback(client.close)
@@ -63,11 +65,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--seconds", type=float, default=30)
     seconds = parser.parse_args().seconds
-    with SentinelSet() as deployment:
+    with RealSentinelDeployment() as deployment:
         host, port = deployment.master().address
-        for sentinel in deployment.processes:
+        for sentinel in deployment.sentinel_nodes:
             for service in SERVICES:
-                sentinel.call("SENTINEL", "MONITOR", service, host, port, 2)
+                sentinel.execute("SENTINEL", "MONITOR", service, host, port, 2)
         time.sleep(12)
         alone = rate(deployment, seconds)
         print(f"{'':32}{'threads':>8}{'sentinel':>12}{'sentinel':>12}{'data':>12}")

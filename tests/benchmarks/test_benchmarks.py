@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from hatopo.testing.real import RealNode
 from tests.benchmarks.__main__ import main
 from tests.benchmarks.workloads import KEYS, VALUE, WORKLOADS, Floor
-from tests.servers import Server
 
 
 def test_every_workload_is_shown_for_every_client(
@@ -20,7 +20,7 @@ def test_every_workload_is_shown_for_every_client(
         assert all(float(row[25:].split()[1]) > 0 for row in rows)
 
 
-def test_the_floor_does_what_the_clients_do(server: Server) -> None:
+def test_the_floor_does_what_the_clients_do(server: RealNode) -> None:
     floor = Floor(*server.address)
     try:
         assert floor.set(KEYS[0], VALUE) == b"OK"

@@ -13,11 +13,12 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 import hatopo
-from tests.servers import Server, eventually
+from hatopo.testing.real import RealNode
+from tests.control import eventually
 
 
 @pytest.fixture(params=[None, 2, 3], ids=["default", "resp2", "resp3"])
-def r(request: pytest.FixtureRequest, server: Server) -> Iterator[Any]:
+def r(request: pytest.FixtureRequest, server: RealNode) -> Iterator[Any]:
     with hatopo.standalone(*server.address, protocol=request.param, decode_responses=True) as client:
         yield client
 
@@ -120,7 +121,7 @@ def test_locks_and_scripts(r: Any) -> None:
         r.evalsha("0" * 40, 0)
 
 
-def test_blocking_commands_wait_as_long_as_the_server(server: Server) -> None:
+def test_blocking_commands_wait_as_long_as_the_server(server: RealNode) -> None:
     with hatopo.standalone(*server.address, socket_timeout=0.05) as r:
         assert r.blpop(["q"], timeout=0.2) is None
         waiter = threading.Timer(0.2, r.rpush, ("q", "x"))
@@ -160,7 +161,7 @@ def test_choices_for_a_call(r: Any) -> None:
         r.using(retry_policy="sometimes")
 
 
-def test_a_clone_outlives_the_name_of_its_client(server: Server) -> None:
+def test_a_clone_outlives_the_name_of_its_client(server: RealNode) -> None:
     clone = hatopo.standalone(*server.address).using(deadline=5)
     assert clone.ping()
     assert clone.ping()
@@ -174,11 +175,11 @@ def test_module_helpers_have_our_pipeline(r: Any) -> None:
         assert pipe.execute() == ["x"]
 
 
-def test_closed_means_no_connections_and_a_later_call_opens_new_ones(server: Server) -> None:
+def test_closed_means_no_connections_and_a_later_call_opens_new_ones(server: RealNode) -> None:
     r = hatopo.standalone(*server.address, client_name="closing")
 
     def connections() -> int:
-        return str(server.call("CLIENT", "LIST")).count("name=closing")
+        return str(server.execute("CLIENT", "LIST")).count("name=closing")
 
     r.ping()
     assert connections() == 1
@@ -223,7 +224,7 @@ def test_a_custom_response_callback(r: Any) -> None:
     assert pipe.get("k").execute() == ["<v>"]
 
 
-def test_a_parse_response_of_their_own_is_used(server: Server) -> None:
+def test_a_parse_response_of_their_own_is_used(server: RealNode) -> None:
     class Shouting(hatopo.Redis):
         def parse_response(self, connection: Any, command_name: Any, **options: Any) -> Any:
             reply: Any = super().parse_response(connection, command_name, **options)  # type: ignore[no-untyped-call]
@@ -234,7 +235,7 @@ def test_a_parse_response_of_their_own_is_used(server: Server) -> None:
         assert r.get("k") == b"V"
 
 
-def test_subclasses_and_positional_arguments(server: Server) -> None:
+def test_subclasses_and_positional_arguments(server: RealNode) -> None:
     class Mine(hatopo.Redis):
         pass
 
@@ -247,7 +248,7 @@ def test_subclasses_and_positional_arguments(server: Server) -> None:
         assert r.get("k") == b"v"
 
 
-def test_encodings(server: Server) -> None:
+def test_encodings(server: RealNode) -> None:
     with hatopo.standalone(*server.address, encoding="latin-1", decode_responses=True) as r:
         r.set("k", "ä")
         assert r.get("k") == "ä"
@@ -263,9 +264,9 @@ def test_a_reply_that_cannot_be_decoded_spoils_nothing(r: Any) -> None:
         assert r.get("k") == "v"
 
 
-def test_unix_socket(own_server: Server, tmp_path: Any) -> None:
+def test_unix_socket(own_server: RealNode, tmp_path: Any) -> None:
     path = tmp_path / "redis.sock"
-    with Server(unixsocket=str(path)), hatopo.from_url(f"unix://{path}?db=1") as r:
+    with RealNode(config={"unixsocket": str(path)}), hatopo.from_url(f"unix://{path}?db=1") as r:
         assert r.set("k", "v")
         assert r.get("k") == b"v"
         assert str(path) in repr(r)

@@ -14,13 +14,13 @@ import hatopo
 from hatopo.client._calls import SingleCall
 from hatopo.errors import StateLostError
 from hatopo.routing import facts_of
+from hatopo.testing.real import RealNode
 from tests.client.support import client_of, value_of
 from tests.faulty import FaultyServer
-from tests.servers import Server
 
 
 @pytest.fixture
-def r(server: Server) -> Iterator[Any]:
+def r(server: RealNode) -> Iterator[Any]:
     with hatopo.standalone(*server.address) as client:
         yield client
 
@@ -100,12 +100,12 @@ def test_idle_connections_are_not_asked_one_after_another() -> None:
         assert len(pool._get_free_connections()) == 1
 
 
-def test_a_handlers_timeout_ends_a_dial(own_server: Server) -> None:
+def test_a_handlers_timeout_ends_a_dial(own_server: RealNode) -> None:
     def too_long(*_: object) -> None:
         raise TimeoutError("job took too long")
 
     address = own_server.address
-    own_server.freeze()
+    own_server.pause()
     before = signal.signal(signal.SIGALRM, too_long)
     try:
         with hatopo.standalone(*address, failover_timeout=60, socket_connect_timeout=30) as r:
@@ -115,7 +115,7 @@ def test_a_handlers_timeout_ends_a_dial(own_server: Server) -> None:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
-        own_server.thaw()
+        own_server.resume()
 
 
 def test_a_clone_of_a_pinned_client_leaves_the_pin_alone(r: Any) -> None:
@@ -129,10 +129,10 @@ def test_a_clone_of_a_pinned_client_leaves_the_pin_alone(r: Any) -> None:
         assert own.get("k") == b"in 3"
 
 
-def test_a_pinned_connection_does_not_lose_its_state_silently(r: Any, server: Server) -> None:
+def test_a_pinned_connection_does_not_lose_its_state_silently(r: Any, server: RealNode) -> None:
     with r.client() as own:
         own.select(3)
-        server.call("CLIENT", "KILL", "ID", str(own.client_id()))
+        server.execute("CLIENT", "KILL", "ID", str(own.client_id()))
         with pytest.raises(StateLostError, match="SELECT"):
             own.set("k", "meant for 3")
         assert r.get("k") is None
@@ -171,8 +171,8 @@ def test_values_that_look_like_headers(r: Any) -> None:
         assert pipe.execute() == [value] * 40
 
 
-def test_a_script_that_may_not_be_loaded_says_so(own_server: Server) -> None:
-    own_server.call("ACL", "SETUSER", "app", ">pw", "~*", "-@all", "+evalsha", "on")
+def test_a_script_that_may_not_be_loaded_says_so(own_server: RealNode) -> None:
+    own_server.execute("ACL", "SETUSER", "app", ">pw", "~*", "-@all", "+evalsha", "on")
     with hatopo.standalone(*own_server.address, username="app", password="pw") as r:
         script = r.register_script("return 1")
         with pytest.raises(redis.exceptions.NoPermissionError):

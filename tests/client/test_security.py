@@ -12,8 +12,8 @@ from redis.credentials import CredentialProvider
 
 import hatopo
 from hatopo.errors import HandshakeError
+from hatopo.testing.real import RealNode, tls_supported
 from tests.control import Certificates
-from tests.servers import Server, tls_supported
 
 SECRET = "hunter2"
 
@@ -26,12 +26,12 @@ def certificates(redis_installed: object, tmp_path: Path) -> Certificates:
 
 
 @pytest.fixture
-def tls_server(certificates: Certificates) -> Iterator[Server]:
-    with Server(tls=certificates) as server:
+def tls_server(certificates: Certificates) -> Iterator[RealNode]:
+    with RealNode(tls=certificates.files) as server:
         yield server
 
 
-def test_tls(tls_server: Server, certificates: Certificates) -> None:
+def test_tls(tls_server: RealNode, certificates: Certificates) -> None:
     _, port = tls_server.address
     with hatopo.standalone("localhost", port, ssl=True, ssl_ca_certs=str(certificates.ca_file)) as r:
         assert r.set("k", "v" * 100_000)
@@ -48,13 +48,13 @@ def test_tls(tls_server: Server, certificates: Certificates) -> None:
         assert r.ping()
 
 
-def dials(server: Server) -> int:
-    line = str(server.call("INFO", "stats")).partition("total_connections_received:")[2]
+def dials(server: RealNode) -> int:
+    line = str(server.execute("INFO", "stats")).partition("total_connections_received:")[2]
     return int(line.split()[0])
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
-def test_a_wrong_certificate_is_refused_once(tls_server: Server, host: str, certificates: Certificates) -> None:
+def test_a_wrong_certificate_is_refused_once(tls_server: RealNode, host: str, certificates: Certificates) -> None:
     """The certificate names "localhost" only; its authority is known only to who is given it."""
     _, port = tls_server.address
     trusted = str(certificates.ca_file) if host == "127.0.0.1" else None
@@ -67,22 +67,22 @@ def test_a_wrong_certificate_is_refused_once(tls_server: Server, host: str, cert
     assert dials(tls_server) - before <= 2  # this one, and the one that counts
 
 
-def test_tls_to_a_port_without_it_ends_with_the_dial(server: Server) -> None:
+def test_tls_to_a_port_without_it_ends_with_the_dial(server: RealNode) -> None:
     with hatopo.standalone(*server.address, ssl=True, socket_connect_timeout=0.05, failover_timeout=0.1) as r:
         with pytest.raises(redis.ConnectionError):
             r.get("k")
 
 
 @pytest.fixture
-def guarded(own_server: Server) -> Server:
+def guarded(own_server: RealNode) -> RealNode:
     """A server with a user "app" who may do nothing but GET, SET and INCR."""
     rules = [f">{SECRET}", "~*", "&*", "-@all", "+get", "+set", "+incrby", "+multi", "+exec", "on"]
-    own_server.call("ACL", "SETUSER", "app", *rules)
+    own_server.execute("ACL", "SETUSER", "app", *rules)
     return own_server
 
 
 @pytest.mark.parametrize("protocol", [None, 2, 3])
-def test_a_user_with_least_privilege(guarded: Server, protocol: int | None) -> None:
+def test_a_user_with_least_privilege(guarded: RealNode, protocol: int | None) -> None:
     """Neither INFO, ROLE, COMMAND, CLIENT nor PING are needed."""
     with hatopo.standalone(
         *guarded.address, username="app", password=SECRET, protocol=protocol, client_name="me", ping_after=0
@@ -99,21 +99,21 @@ def test_a_user_with_least_privilege(guarded: Server, protocol: int | None) -> N
             r.info()
 
 
-def test_a_wrong_password_is_tried_once(guarded: Server) -> None:
-    guarded.call("ACL", "LOG", "RESET")
+def test_a_wrong_password_is_tried_once(guarded: RealNode) -> None:
+    guarded.execute("ACL", "LOG", "RESET")
     with hatopo.standalone(*guarded.address, username="app", password=f"not {SECRET}") as r:
         with pytest.raises(redis.AuthenticationError) as caught:
             r.get("k")
     assert "password=" in str(caught.value)
     assert SECRET not in repr(caught.value) + str(caught.value)
-    log = guarded.call("ACL", "LOG")
+    log = guarded.execute("ACL", "LOG")
     assert len(log) == 1
     fields = dict(zip(log[0][::2], log[0][1::2], strict=True))
     assert int(fields["count"]) == 1
 
 
-def test_a_missing_password_says_so(own_server: Server) -> None:
-    with Server(requirepass=SECRET) as server, hatopo.standalone(*server.address) as r:
+def test_a_missing_password_says_so(own_server: RealNode) -> None:
+    with RealNode(password=SECRET) as server, hatopo.standalone(*server.address) as r:
         with pytest.raises(redis.AuthenticationError, match="password="):
             r.get("k")
 
@@ -130,7 +130,7 @@ class Rotating(CredentialProvider):
         return "app", self.passwords[min(self.asked, len(self.passwords)) - 1]
 
 
-def test_a_provider_is_asked_once_more(guarded: Server) -> None:
+def test_a_provider_is_asked_once_more(guarded: RealNode) -> None:
     provider = Rotating("expired", SECRET)
     with hatopo.standalone(*guarded.address, credential_provider=provider) as r:
         assert r.set("k", 1)
@@ -142,9 +142,9 @@ def test_a_provider_is_asked_once_more(guarded: Server) -> None:
     assert provider.asked == 2
 
 
-def test_new_credentials_replace_live_connections(guarded: Server) -> None:
+def test_new_credentials_replace_live_connections(guarded: RealNode) -> None:
     """What a streaming provider calls when its token was renewed."""
-    guarded.call("ACL", "SETUSER", "app", "+client|id")
+    guarded.execute("ACL", "SETUSER", "app", "+client|id")
     provider = Rotating(SECRET)
     with hatopo.standalone(*guarded.address, credential_provider=provider) as r:
         before = r.client_id()
@@ -154,7 +154,7 @@ def test_new_credentials_replace_live_connections(guarded: Server) -> None:
     assert provider.asked == 2
 
 
-def test_a_password_that_frameworks_write_into_the_pool_counts(guarded: Server) -> None:
+def test_a_password_that_frameworks_write_into_the_pool_counts(guarded: RealNode) -> None:
     with hatopo.standalone(*guarded.address, username="app", password="wrong") as r:
         r.connection_pool.connection_kwargs["password"] = SECRET
         r.connection_pool.reset()

@@ -16,9 +16,9 @@ from hatopo.client._options import Options, read_options
 from hatopo.client._sentinel_options import Watching, split_sentinel_options
 from hatopo.connection import Connection, SSLConnection, WireOptions
 from hatopo.errors import HandshakeError
+from hatopo.testing.real import RealNode, tls_supported
 from hatopo.topology import AddressMap, AllowedHosts
 from tests.control import Certificates
-from tests.servers import Server, tls_supported
 
 SECRET, OTHER = "hunter2", "correct-horse"
 SENTINELS = (Address("s1", 26379), Address("s2", 26379))
@@ -329,12 +329,12 @@ def certificates(redis_installed: object, tmp_path: Path) -> Certificates:
 
 
 @pytest.fixture
-def internal(certificates: Certificates) -> Iterator[Server]:
-    with Server(tls=certificates) as server:
+def internal(certificates: Certificates) -> Iterator[RealNode]:
+    with RealNode(tls=certificates.files) as server:
         yield server
 
 
-def dial(server: Server, certificates: Certificates, name: str | None, **more: Any) -> SSLConnection:
+def dial(server: RealNode, certificates: Certificates, name: str | None, **more: Any) -> SSLConnection:
     host, port = server.address
     wire = WireOptions(Address(host, port), server_name=name)
     given = {"host": host, "port": port, "ssl": True, "ssl_ca_certs": str(certificates.ca_file), **more}
@@ -346,7 +346,7 @@ def dial(server: Server, certificates: Certificates, name: str | None, **more: A
     return connection
 
 
-def test_a_certificate_of_another_name(internal: Server, certificates: Certificates) -> None:
+def test_a_certificate_of_another_name(internal: RealNode, certificates: Certificates) -> None:
     connection = dial(internal, certificates, "redis.internal")
     try:
         assert connection._sock.server_hostname == "redis.internal"
@@ -360,12 +360,12 @@ def test_a_certificate_of_another_name(internal: Server, certificates: Certifica
 
 
 @pytest.mark.parametrize("name", [None, "", "redis.external", "internal"])
-def test_any_other_name_is_refused(internal: Server, certificates: Certificates, name: str | None) -> None:
+def test_any_other_name_is_refused(internal: RealNode, certificates: Certificates, name: str | None) -> None:
     with pytest.raises(HandshakeError, match="certificate was refused"):
         dial(internal, certificates, name)
 
 
-def test_without_a_check_the_name_is_only_asked_for(internal: Server, certificates: Certificates) -> None:
+def test_without_a_check_the_name_is_only_asked_for(internal: RealNode, certificates: Certificates) -> None:
     connection = dial(internal, certificates, "redis.external", ssl_check_hostname=False)
     assert connection._sock.server_hostname == "redis.external"
     connection.disconnect()

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import CodeType, FrameType
 
-    from tests.servers import Server
+    from hatopo.testing.real import RealNode
 
 # pytest-timeout's own way is SIGALRM, which is what these tests use.
 pytestmark = [
@@ -107,7 +107,7 @@ def bombard(ask: Callable[[str], Any], interrupt: type[BaseException], calls: in
 
 
 @pytest.fixture
-def client(server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[hatopo.Redis]:
+def client(server: RealNode, monkeypatch: pytest.MonkeyPatch) -> Iterator[hatopo.Redis]:
     """A client whose lost connections come back at once: nobody collects garbage while all wait for a connection."""
     client = hatopo.standalone(*server.address, client_name="under-fire", max_connections=LIMIT)
     client.mset({key: value_of(key) for key in KEYS})
@@ -118,16 +118,16 @@ def client(server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[hatopo.R
     yield client
     gc.enable()
     client.close()
-    eventually(lambda: "name=under-fire" not in server.call("CLIENT", "LIST"))
+    eventually(lambda: "name=under-fire" not in server.execute("CLIENT", "LIST"))
 
 
-def expect_no_leak(client: hatopo.Redis, server: Server) -> None:
+def expect_no_leak(client: hatopo.Redis, server: RealNode) -> None:
     """Nothing open that the pool has lost sight of: it can still lend all it may, and these are all."""
     pool = client.connection_pool
     lent = [pool.get_connection() for _ in range(LIMIT)]
     for connection in lent:
         pool.release(connection)
-    eventually(lambda: server.call("CLIENT", "LIST").count("name=under-fire") <= LIMIT)
+    eventually(lambda: server.execute("CLIENT", "LIST").count("name=under-fire") <= LIMIT)
     for key in KEYS:
         assert client.get(key) == value_of(key)
 
@@ -142,13 +142,13 @@ def by_batch(client: hatopo.Redis, transaction: bool) -> Callable[[str], Any]:
 
 
 @INTERRUPTS
-def test_calls_of_a_pool(client: hatopo.Redis, server: Server, interrupt: type[BaseException]) -> None:
+def test_calls_of_a_pool(client: hatopo.Redis, server: RealNode, interrupt: type[BaseException]) -> None:
     assert bombard(client.get, interrupt) > 100
     expect_no_leak(client, server)
 
 
 @INTERRUPTS
-def test_calls_of_a_pinned_connection(client: hatopo.Redis, server: Server, interrupt: type[BaseException]) -> None:
+def test_calls_of_a_pinned_connection(client: hatopo.Redis, server: RealNode, interrupt: type[BaseException]) -> None:
     with client.client() as pinned:
         assert bombard(pinned.get, interrupt) > 100
     expect_no_leak(client, server)
@@ -156,17 +156,17 @@ def test_calls_of_a_pinned_connection(client: hatopo.Redis, server: Server, inte
 
 @INTERRUPTS
 @pytest.mark.parametrize("transaction", [False, True])
-def test_batches(client: hatopo.Redis, server: Server, transaction: bool, interrupt: type[BaseException]) -> None:
+def test_batches(client: hatopo.Redis, server: RealNode, transaction: bool, interrupt: type[BaseException]) -> None:
     assert bombard(by_batch(client, transaction), interrupt, calls=2_000) > 100
     expect_no_leak(client, server)
 
 
-def test_numbers_among_the_arguments(server: Server) -> None:
+def test_numbers_among_the_arguments(server: RealNode) -> None:
     """In an interpreter of its own: it was seen to crash."""
     run_script("interrupted", server.port)
 
 
-def test_the_fire_catches_a_client_that_keeps_a_connection_with_an_unread_reply(server: Server) -> None:
+def test_the_fire_catches_a_client_that_keeps_a_connection_with_an_unread_reply(server: RealNode) -> None:
     class Careless:
         """What a client must not be: it leaves the connection as it is when it is interrupted."""
 
@@ -181,7 +181,7 @@ def test_the_fire_catches_a_client_that_keeps_a_connection_with_an_unread_reply(
             return reply
 
     for key in KEYS:
-        server.call("SET", key, value_of(key))
+        server.execute("SET", key, value_of(key))
     careless = Careless()
     with careless.sock, pytest.raises(AssertionError, match="the value of key"):
         bombard(careless.get, SoftLimit)
@@ -242,7 +242,7 @@ def ask_for(client: hatopo.Redis, how: str) -> Callable[[], Any]:
 
 @pytest.mark.parametrize("fresh", [False, True], ids=["connected", "connecting"])
 @pytest.mark.parametrize("how", ["call", "batch", "transaction"])
-def test_an_exception_at_any_point(client: hatopo.Redis, server: Server, how: str, fresh: bool) -> None:
+def test_an_exception_at_any_point(client: hatopo.Redis, server: RealNode, how: str, fresh: bool) -> None:
     call = ask_for(client, how)
     nth, interrupted = 0, True
     while interrupted:

@@ -24,13 +24,13 @@ from tests.control import eventually
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.servers import Server
+    from hatopo.testing.real import RealNode
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
 
 
 @pytest.fixture
-def client(server: Server) -> Iterator[hatopo.Redis]:
+def client(server: RealNode) -> Iterator[hatopo.Redis]:
     client = hatopo.standalone(*server.address)
     yield client
     client.close()
@@ -60,22 +60,22 @@ def test_threads_count_together(client: hatopo.Redis) -> None:
 
 
 @needs_fork
-def test_a_fork_in_the_middle_of_calls(server: Server) -> None:
+def test_a_fork_in_the_middle_of_calls(server: RealNode) -> None:
     run_script("forking", server.port)
 
 
-def test_spawned_processes_have_connections_of_their_own(server: Server) -> None:
+def test_spawned_processes_have_connections_of_their_own(server: RealNode) -> None:
     run_script("spawning", port=server.port)
 
 
-def test_greenlets_share_a_client(server: Server) -> None:
+def test_greenlets_share_a_client(server: RealNode) -> None:
     pytest.importorskip("gevent")
     run_script("greenlets", server.port, launcher=("-m", "gevent.monkey"))
 
 
 @pytest.mark.parametrize("launcher", [(), ("-X", "dev")], ids=["plain", "dev-mode"])
 @pytest.mark.parametrize("how", ["idle", "pinned", "blocked"])
-def test_the_interpreter_exits_in_silence(server: Server, how: str, launcher: tuple[str, ...]) -> None:
+def test_the_interpreter_exits_in_silence(server: RealNode, how: str, launcher: tuple[str, ...]) -> None:
     run_script("leaving", server.port, how, launcher=launcher)
 
 
@@ -84,7 +84,7 @@ def descriptors() -> int:
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="descriptors are counted in /proc")
-def test_a_thousand_dropped_clients_leave_nothing(server: Server) -> None:
+def test_a_thousand_dropped_clients_leave_nothing(server: RealNode) -> None:
     def drop_one() -> None:
         client = hatopo.standalone(*server.address, client_name="dropped")
         client.set("key", "value")
@@ -101,17 +101,17 @@ def test_a_thousand_dropped_clients_leave_nothing(server: Server) -> None:
     assert pools() <= before
     eventually(lambda: threading.active_count() <= threads)
     eventually(lambda: descriptors() <= files)
-    eventually(lambda: "name=dropped" not in server.call("CLIENT", "LIST"))
+    eventually(lambda: "name=dropped" not in server.execute("CLIENT", "LIST"))
 
 
-def test_a_closed_client_and_its_clones_leave_nothing(server: Server) -> None:
+def test_a_closed_client_and_its_clones_leave_nothing(server: RealNode) -> None:
     with hatopo.standalone(*server.address, client_name="closed") as client:
         client.get("key")
         client.using(deadline=5).get("key")
         with client.client() as pinned:
             pinned.get("key")
         client.pubsub().subscribe("channel")
-    eventually(lambda: "name=closed" not in server.call("CLIENT", "LIST"))
+    eventually(lambda: "name=closed" not in server.execute("CLIENT", "LIST"))
 
 
 def test_a_client_is_not_pickled(client: hatopo.Redis) -> None:
@@ -122,7 +122,7 @@ def test_a_client_is_not_pickled(client: hatopo.Redis) -> None:
         pickle.dumps(client.connection_pool)
 
 
-def test_a_call_waits_until_a_connection_is_free(server: Server) -> None:
+def test_a_call_waits_until_a_connection_is_free(server: RealNode) -> None:
     with hatopo.standalone(*server.address, max_connections=2) as client, ThreadPoolExecutor(1) as pool:
         client.set("key", "value")
         lent = [client.connection_pool.get_connection() for _ in range(2)]
@@ -134,15 +134,15 @@ def test_a_call_waits_until_a_connection_is_free(server: Server) -> None:
         client.connection_pool.release(lent[1])
 
 
-def test_many_threads_share_few_connections(server: Server) -> None:
+def test_many_threads_share_few_connections(server: RealNode) -> None:
     with hatopo.standalone(*server.address, max_connections=3, client_name="few") as client:
         with ThreadPoolExecutor(32) as pool:
             replies = list(pool.map(lambda _: client.incr("n"), range(1_000)))
         assert sorted(replies) == list(range(1, 1_001))
-        assert server.call("CLIENT", "LIST").count("name=few") <= 3
+        assert server.execute("CLIENT", "LIST").count("name=few") <= 3
 
 
-def test_a_wait_for_a_connection_ends_with_the_deadline(server: Server) -> None:
+def test_a_wait_for_a_connection_ends_with_the_deadline(server: RealNode) -> None:
     with hatopo.standalone(*server.address, max_connections=1, failover_timeout=30) as client:
         lent = client.connection_pool.get_connection()
         with hatopo.deadline(0.05), pytest.raises(redis.ConnectionError) as caught:

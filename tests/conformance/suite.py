@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.servers import Server
+from hatopo.testing.real import RealNode
+from tests.servers import PLAIN
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -103,7 +104,7 @@ class Run:
     """A run under way: the process, its server, and where its outcomes will be."""
 
     process: subprocess.Popen[bytes]
-    server: Server
+    server: RealNode
     scratch: Path
 
     def finish(self, seconds: float = 600) -> dict[str, Outcome]:
@@ -135,7 +136,7 @@ def start(client: str, variant: Variant, tests: Sequence[str] = FILES) -> Run:
     scratch = Path(tempfile.mkdtemp(prefix="hatopo-conformance-"))
     configuration = scratch / "pytest.ini"
     configuration.write_text(CONFIGURATION)
-    server = Server()
+    server = RealNode(config=PLAIN)
     server.start()
     url = f"redis://localhost:{server.port}"
     options = [*tests, *SELECTION, "-q", "-p", "no:cacheprovider", "-c", str(configuration)]

@@ -1,15 +1,21 @@
-"""The drivers on which every scenario runs."""
+"""The drivers and the backends on which every scenario runs.
+
+What a scenario knows of servers is the embedded ones' surface, and so are its types: real ones have the same.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import contextlib
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from hatopo.testing import Node, RealNode, RealSentinelDeployment, ScaledClock, SentinelDeployment
+from hatopo.testing.real import server_version
 from tests.drivers import SyncDriver
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from tests.drivers import WatchingDriver
 
@@ -19,3 +25,59 @@ def driver(request: pytest.FixtureRequest) -> Iterator[WatchingDriver]:
     chosen: WatchingDriver = request.param()
     yield chosen
     chosen.close()
+
+
+@pytest.fixture(params=["embedded", pytest.param("real", marks=pytest.mark.real)])
+def backend(request: pytest.FixtureRequest) -> str:
+    """Where a scenario runs."""
+    if request.param == "real":
+        request.getfixturevalue("redis_installed")
+    return str(request.param)
+
+
+@pytest.fixture
+def version(backend: str) -> tuple[int, ...]:
+    """Of the servers."""
+    if backend == "real":
+        return server_version()
+    return (7, 0, 15)
+
+
+@pytest.fixture
+def make_set(backend: str) -> Iterator[Callable[..., SentinelDeployment]]:
+    """Makes Sentinel sets of the test's own, each of its own kind.
+
+    `speed` slows sentinels down that would be done before a load has done anything; those of real processes run as
+    fast as the wall's clock. A master is down after a second and a half: sentinels dial it once a second, so after one
+    second some of them would give a new master up before they have dialled it, and a second failover would follow.
+    """
+    with contextlib.ExitStack() as stack:
+
+        def make(speed: float | None = None, **options: Any) -> Any:
+            options = {"down_after": 1.5, **options}
+            if backend == "real":
+                return stack.enter_context(RealSentinelDeployment(**options))
+            clock = None if speed is None else ScaledClock(speed)
+            return stack.enter_context(SentinelDeployment(clock=clock, **options))
+
+        yield make
+
+
+@pytest.fixture
+def sentinel_set(make_set: Callable[..., SentinelDeployment]) -> SentinelDeployment:
+    """One master, two replicas and three sentinels of the test's own."""
+    return make_set()
+
+
+@pytest.fixture
+def make_node(backend: str) -> Iterator[Callable[[], Node]]:
+    """Makes servers that are in no deployment; what they acknowledged is there after a restart."""
+    kind: Any = {"embedded": Node, "real": RealNode}[backend]
+    with contextlib.ExitStack() as stack:
+        yield lambda: stack.enter_context(kind())
+
+
+@pytest.fixture
+def own_server(make_node: Callable[[], Node]) -> Node:
+    """A server of the test's own, to kill and pause."""
+    return make_node()

@@ -3,28 +3,38 @@
 from __future__ import annotations
 
 import contextlib
-import socket
 import threading
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from hatopo import events
+from hatopo.testing.real import RECORDER
 from tests.control import ServerError, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from hatopo.testing import NodeHandle, SentinelDeployment, SentinelHandle
     from tests.control import Address, Control
     from tests.drivers import Ledger, WatchingDriver
-    from tests.sentinels import SentinelProcess, SentinelSet
-    from tests.servers import Process, Server
+
+    AnyServer = NodeHandle | SentinelHandle
 
 E = TypeVar("E", bound=events.Event)
 
 
-def change_master(deployment: SentinelSet, trouble: str) -> Server:
-    """A planned failover, or trouble for the master ("kill", "freeze"); returns the new one."""
+SLOW = 5.0
+"""The speed of sentinels between whose steps a client is to do something: a second is a fifth of one."""
+
+
+def members(deployment: SentinelDeployment) -> list[AnyServer]:
+    """All nodes and sentinels."""
+    return [*deployment.nodes, *deployment.sentinel_nodes]
+
+
+def change_master(deployment: SentinelDeployment, trouble: str) -> NodeHandle:
+    """A planned failover, or trouble for the master ("kill", "pause"); returns the new one."""
     old = deployment.master()
     if trouble == "planned":
         deployment.failover()
@@ -59,15 +69,27 @@ def masters_told(driver: WatchingDriver) -> list[tuple[Address, bool]]:
     return [((change.new.host, change.new.port), change.provisional) for change in changes]
 
 
-def all_name(driver: WatchingDriver, deployment: SentinelSet, master: Server) -> bool:
+def hears_all(driver: WatchingDriver, deployment: SentinelDeployment) -> bool:
+    """Whether the client listens to all sentinels that it was given: no failover is too fast for it then."""
+    heard = {(found.address.host, found.address.port) for found in told(driver, events.SentinelFound)}
+    return heard >= {*deployment.sentinels}
+
+
+def confirmed(driver: WatchingDriver, epoch: int) -> bool:
+    """Whether the client was told a view of this epoch that is not provisional."""
+    views = [change.topology for change in told(driver, events.TopologyChanged)]
+    return any(view.epoch == epoch and not view.provisional for view in views)
+
+
+def all_name(driver: WatchingDriver, deployment: SentinelDeployment, master: NodeHandle) -> bool:
     """Whether the client and the sentinels name this master, and it says so, too."""
     return driver.master() == master.address and deployment.master() is master and master.role() == "master"
 
 
-def write_arrives(driver: WatchingDriver, master: Server, value: str) -> bool:
+def write_arrives(driver: WatchingDriver, master: NodeHandle, value: str) -> bool:
     """Whether a write through the client is on this node then."""
     driver.call("set", "written", value)
-    return bool(master.call("GET", "written") == value)
+    return bool(master.execute("GET", "written") == value)
 
 
 @dataclass(frozen=True)
@@ -83,7 +105,7 @@ class Announcement:
 class Recorder:
     """Everything that each sentinel publishes while this is entered, with the moment of its arrival."""
 
-    def __init__(self, sentinels: Iterable[SentinelProcess]) -> None:
+    def __init__(self, sentinels: Iterable[SentinelHandle]) -> None:
         self.heard: list[Announcement] = []
         self._controls = [(sentinel.address, sentinel.control(timeout=120)) for sentinel in sentinels]
         self._threads = [threading.Thread(target=self._listen, args=each) for each in self._controls]
@@ -92,7 +114,7 @@ class Recorder:
         return [each for each in self.heard if each.channel in channels]
 
     def _listen(self, address: Address, control: Control) -> None:
-        with contextlib.suppress(OSError):  # the sentinel died, or recording has ended
+        with contextlib.suppress(OSError, ValueError):  # the sentinel died, or recording has ended
             while True:
                 _, _, channel, text = control.read()
                 self.heard.append(Announcement(time.monotonic(), address, channel, text))
@@ -105,37 +127,36 @@ class Recorder:
 
     def __exit__(self, *_: object) -> None:
         for _, control in self._controls:
-            with contextlib.suppress(OSError):
-                control._socket.shutdown(socket.SHUT_RDWR)
+            control.close()
         for thread in self._threads:
             thread.join(10)
-        for _, control in self._controls:
-            control.close()
 
 
 def threads_of_hatopo(prefix: str = "") -> list[str]:
-    """The names of the library's threads in this process."""
-    return sorted(thread.name for thread in threading.enumerate() if thread.name.startswith(f"hatopo-{prefix}"))
+    """The names of the library's threads in this process; that of the embedded servers is none of them."""
+    names = [thread.name for thread in threading.enumerate() if thread.name != "hatopo-testing"]
+    return sorted(name for name in names if name.startswith(f"hatopo-{prefix}"))
 
 
-def connections_from_outside(sentinel: SentinelProcess) -> list[str]:
-    """The lines of CLIENT LIST that are neither another sentinel's nor the question's own."""
-    lines = sentinel.call("CLIENT", "LIST").splitlines()
-    return [line for line in lines if " name=sentinel-" not in line and " cmd=client" not in line]
+def connections_from_outside(sentinel: SentinelHandle) -> list[str]:
+    """The lines of CLIENT LIST that are neither another sentinel's nor the test's own."""
+    lines = sentinel.execute("CLIENT", "LIST").splitlines()
+    inside = (" name=sentinel-", f" name={RECORDER} ", " cmd=client")
+    return [line for line in lines if not any(mark in line for mark in inside)]
 
 
-def commands_processed(server: Process) -> int:
+def commands_processed(server: AnyServer) -> int:
     """How many commands a server has executed for anybody."""
-    return _number(server.call("INFO", "stats"), "total_commands_processed:")
+    return _number(server.execute("INFO", "stats"), "total_commands_processed:")
 
 
-def errors_replied(server: Server, code: str) -> int:
+def errors_replied(server: NodeHandle, code: str) -> int:
     """How often a server has refused something with this error: "NOREPLICAS"."""
-    return _number(server.call("INFO", "errorstats"), f"errorstat_{code}:count=")
+    return _number(server.execute("INFO", "errorstats"), f"errorstat_{code}:count=")
 
 
-def connections_received(server: Process) -> int:
-    return _number(server.call("INFO", "stats"), "total_connections_received:")
+def connections_received(server: AnyServer) -> int:
+    return _number(server.execute("INFO", "stats"), "total_connections_received:")
 
 
 def _number(info: str, prefix: str) -> int:
@@ -143,14 +164,14 @@ def _number(info: str, prefix: str) -> int:
     return int(found[0].partition(",")[0]) if found else 0
 
 
-def denials(server: Process, user: str) -> list[str]:
+def denials(server: AnyServer, user: str) -> list[str]:
     """What a user was not permitted, of the last that the server remembers."""
-    entries: list[list[Any]] = server.call("ACL", "LOG", 100)
+    entries: list[list[Any]] = server.execute("ACL", "LOG", 100)
     found = [dict(zip(entry[::2], entry[1::2], strict=True)) for entry in entries]
     return [f"{one['reason']} {one['object']}" for one in found if one["username"] == user]
 
 
-def demoted(node: Server, deployment: SentinelSet) -> None:
+def demoted(node: NodeHandle, deployment: SentinelDeployment) -> None:
     """Returns when the sentinels have made a former master a replica; they are made to hurry."""
     with contextlib.suppress(ServerError):
         deployment.tune(publish_period=250, info_period=300)

@@ -10,6 +10,7 @@ import pytest
 from tests.conftest import eventually
 from tests.drivers import Load
 from tests.scenarios.support import (
+    SLOW,
     Recorder,
     all_name,
     assert_only_ambiguous,
@@ -22,17 +23,18 @@ from tests.scenarios.support import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from hatopo.testing import SentinelDeployment
     from tests.drivers import WatchingDriver
-    from tests.sentinels import SentinelSet
 
-HOURS = 10_000_000
-"""Milliseconds: not within a test."""
+HOURS = 10_000
+"""Seconds: not within a test."""
 
 
 @pytest.mark.parametrize("early", [True, False], ids=["early", "confirmed"])
 def test_a_kill_is_followed_early_or_when_confirmed(
-    driver: WatchingDriver, sentinel_set: SentinelSet, early: bool
+    driver: WatchingDriver, make_set: Callable[..., SentinelDeployment], early: bool
 ) -> None:
+    sentinel_set = make_set(speed=SLOW)
     driver.open_sentinel("mymaster", sentinel_set.sentinels, early_promotion=early)
     with Load(driver, incr=4, get=2, set=2) as load:
         load.progress()
@@ -45,16 +47,16 @@ def test_a_kill_is_followed_early_or_when_confirmed(
     assert driver.stats().failovers == 1
 
 
-def test_no_switch_is_waited_for(driver: WatchingDriver, make_set: Callable[..., SentinelSet]) -> None:
+def test_no_switch_is_waited_for(driver: WatchingDriver, make_set: Callable[..., SentinelDeployment]) -> None:
     """The leader dies between promotion and announcement: no sentinel tells anybody, and the client writes."""
-    deployment = make_set(failover_timeout=HOURS)
+    deployment = make_set(speed=SLOW, failover_timeout=HOURS)
     deployment.crash_leader_after_promotion()
     driver.open_sentinel("mymaster", deployment.sentinels)
-    with Recorder(deployment.processes) as recorder, Load(driver, incr=4, get=2, set=2) as load:
+    with Recorder(deployment.sentinel_nodes) as recorder, Load(driver, incr=4, get=2, set=2) as load:
         load.progress()
         old = deployment.kill_master()
         load.progress()
-        eventually(lambda: [one for one in deployment.processes if not one.alive], what="the leader's end")
+        eventually(lambda: [one for one in deployment.sentinel_nodes if not one.running], what="the leader's end")
         load.progress()
         assert recorder.of("+switch-master") == []
         assert deployment.master() is old, "the sentinels that are left know of nothing"
@@ -65,16 +67,18 @@ def test_no_switch_is_waited_for(driver: WatchingDriver, make_set: Callable[...,
 
 
 def test_the_leader_dies_right_after_the_promotion(
-    driver: WatchingDriver, make_set: Callable[..., SentinelSet]
+    driver: WatchingDriver, make_set: Callable[..., SentinelDeployment]
 ) -> None:
     """The sentinels that are left begin anew; in the end all agree."""
-    deployment = make_set(failover_timeout=1500)
+    deployment = make_set(speed=SLOW, failover_timeout=1.5)
     deployment.crash_leader_after_promotion()
     driver.open_sentinel("mymaster", deployment.sentinels)
     with Load(driver, incr=2, get=1, set=1) as load:
         load.progress()
         old = deployment.kill_master()
-        (dead,) = eventually(lambda: [one for one in deployment.processes if not one.alive], 30, "the leader's end")
+        (dead,) = eventually(
+            lambda: [one for one in deployment.sentinel_nodes if not one.running], 30, "the leader's end"
+        )
         assert dead in deployment.leaders()
         deployment.let_leaders_live()
         new = deployment.wait_switched(old, 60)
@@ -87,10 +91,10 @@ def test_the_leader_dies_right_after_the_promotion(
 
 
 def test_a_promotion_that_comes_to_nothing_is_left_again(
-    driver: WatchingDriver, make_set: Callable[..., SentinelSet]
+    driver: WatchingDriver, make_set: Callable[..., SentinelDeployment]
 ) -> None:
     """The leader of a planned failover dies after promoting; the others make the promoted node a replica again."""
-    deployment = make_set(failover_timeout=HOURS)
+    deployment = make_set(speed=SLOW, failover_timeout=HOURS)
     old = deployment.master()
     deployment.tune(publish_period=500, info_period=500)  # after four of these the node is taken back
     deployment.crash_leader_after_promotion()
@@ -112,15 +116,16 @@ def test_a_promotion_that_comes_to_nothing_is_left_again(
     assert_only_ambiguous(ledger, outages=2)
 
 
-def test_a_planned_failover_loses_little(driver: WatchingDriver, sentinel_set: SentinelSet) -> None:
+def test_a_planned_failover_loses_little(driver: WatchingDriver, make_set: Callable[..., SentinelDeployment]) -> None:
     """What the old master acknowledges after the promotion is lost, by Redis itself.
 
     A client that stays until the old master is demoted loses all that is written in between. The one that follows
     the promotion loses what it writes until it has seen it: a twentieth of that is far more than it needs.
     """
+    sentinel_set = make_set(speed=SLOW)
     driver.open_sentinel("mymaster", sentinel_set.sentinels)
     sentinel_set.tune(publish_period=1000, info_period=300)  # four seconds until the old master is demoted
-    with Recorder(sentinel_set.processes) as recorder, Load(driver, incr=4, get=2, set=2) as load:
+    with Recorder(sentinel_set.sentinel_nodes) as recorder, Load(driver, incr=4, get=2, set=2) as load:
         load.progress()
         old = sentinel_set.master()
         sentinel_set.failover()
@@ -139,7 +144,7 @@ def test_a_planned_failover_loses_little(driver: WatchingDriver, sentinel_set: S
     assert masters_told(driver) == [(new.address, True)]
 
 
-def test_a_planned_failover_without_early_promotion(driver: WatchingDriver, sentinel_set: SentinelSet) -> None:
+def test_a_planned_failover_without_early_promotion(driver: WatchingDriver, sentinel_set: SentinelDeployment) -> None:
     driver.open_sentinel("mymaster", sentinel_set.sentinels, early_promotion=False)
     with Load(driver, incr=4, get=2, set=2) as load:
         load.progress()

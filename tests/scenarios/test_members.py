@@ -8,30 +8,31 @@ from hatopo import events
 from tests.conftest import eventually
 from tests.drivers import Load
 from tests.scenarios.support import (
+    SLOW,
     all_name,
     assert_only_ambiguous,
     assert_rode_through,
+    confirmed,
     masters_told,
     told,
     write_arrives,
 )
-from tests.servers import Server
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from hatopo.testing import Node, NodeHandle, SentinelDeployment
     from tests.drivers import WatchingDriver
-    from tests.sentinels import SentinelSet
 
 
-def test_a_failover_to_a_node_that_came_later(driver: WatchingDriver, sentinel_set: SentinelSet) -> None:
+def test_a_failover_to_a_node_that_came_later(driver: WatchingDriver, sentinel_set: SentinelDeployment) -> None:
     """One replica leaves for good, another joins and is the only one that may be promoted."""
     driver.open_sentinel("mymaster", sentinel_set.sentinels)
     with Load(driver, incr=4, get=2, set=2) as load:
         load.progress()
         _, leaving, staying = sentinel_set.nodes
         sentinel_set.remove(leaving)
-        staying.call("CONFIG", "SET", "replica-priority", 0)
+        staying.execute("CONFIG", "SET", "replica-priority", 0)
         joined = sentinel_set.add_replica()
         eventually(lambda: priorities(sentinel_set) == {0, 100}, 30, "all sentinels know the priorities")
         old = sentinel_set.kill_master()
@@ -42,16 +43,16 @@ def test_a_failover_to_a_node_that_came_later(driver: WatchingDriver, sentinel_s
     assert driver.master() == joined.address
 
 
-def priorities(deployment: SentinelSet) -> set[int]:
+def priorities(deployment: SentinelDeployment) -> set[int]:
     deployment.tune(info_period=100)
     listed = [
-        [int(one[one.index("slave-priority") + 1]) for one in sentinel.call("SENTINEL", "REPLICAS", deployment.name)]
-        for sentinel in deployment.processes
+        [int(one[one.index("slave-priority") + 1]) for one in sentinel.execute("SENTINEL", "REPLICAS", deployment.name)]
+        for sentinel in deployment.sentinel_nodes
     ]
     return {priority for each in listed for priority in each} if all(map(len, listed)) else set()
 
 
-def test_replicas_are_part_of_the_view(driver: WatchingDriver, sentinel_set: SentinelSet) -> None:
+def test_replicas_are_part_of_the_view(driver: WatchingDriver, sentinel_set: SentinelDeployment) -> None:
     driver.open_sentinel("mymaster", sentinel_set.sentinels)
     driver.wait_ready(30)
     eventually(lambda: replicas(driver) == ports(sentinel_set), what="both")
@@ -59,52 +60,54 @@ def test_replicas_are_part_of_the_view(driver: WatchingDriver, sentinel_set: Sen
     eventually(lambda: replicas(driver) == ports(sentinel_set), 30, "the third is known")
 
 
-def test_a_master_that_comes_back_empty_is_told(driver: WatchingDriver, make_set: Callable[..., SentinelSet]) -> None:
+def test_a_master_that_comes_back_empty_is_told(
+    driver: WatchingDriver, make_set: Callable[..., SentinelDeployment]
+) -> None:
     """Restarted before the sentinels noticed: the same address, and nothing of what was written."""
-    deployment = make_set(replicas=1, down_after=60_000)
+    deployment = make_set(replicas=1, down_after=60)
     driver.open_sentinel("mymaster", deployment.sentinels)
     driver.call("set", "key", "value")
     master = deployment.master()
     old_id = run_id(master)
     assert told(driver, events.DatasetReplaced) == []
-    master.restart()
+    master.restart(empty=True)
     assert driver.call("get", "key") is None
     (replaced,) = eventually(lambda: told(driver, events.DatasetReplaced), what="it is told")
     assert (replaced.address.port, replaced.old_id, replaced.new_id) == (master.port, old_id, run_id(master))
     assert masters_told(driver) == []
 
 
-def run_id(node: Server) -> str:
-    (line,) = [line for line in node.call("INFO", "server").splitlines() if line.startswith("run_id:")]
+def run_id(node: NodeHandle) -> str:
+    (line,) = [line for line in node.execute("INFO", "server").splitlines() if line.startswith("run_id:")]
     return str(line.partition(":")[2])
 
 
-def test_a_deployment_that_is_set_up_anew_is_followed(driver: WatchingDriver, sentinel_set: SentinelSet) -> None:
+def test_a_deployment_that_is_set_up_anew_is_followed(
+    driver: WatchingDriver, sentinel_set: SentinelDeployment, make_node: Callable[[], Node]
+) -> None:
     """After a failover the same name is given to another server: its epoch is lower, and all sentinels say so."""
     driver.open_sentinel("mymaster", sentinel_set.sentinels)
     driver.call("set", "key", "value")
     old = sentinel_set.kill_master()
     sentinel_set.wait_switched(old)
-    driver.call("set", "key", "value")
-    with Server() as other:
-        for sentinel in sentinel_set.processes:
-            sentinel.call("SENTINEL", "REMOVE", "mymaster")
-        sentinel_set.monitor("mymaster", other)
-        eventually(lambda: driver.master() == other.address, 30, "the other is followed")
-        assert write_arrives(driver, other, "anew")
-        (reset,) = eventually(lambda: told(driver, events.TopologyReset), what="it is told")
-        assert (reset.old_epoch, reset.new_epoch) == (1, 0)
+    eventually(lambda: confirmed(driver, epoch=1), 30, "the failover is confirmed")
+    other = make_node()
+    for sentinel in sentinel_set.sentinel_nodes:
+        sentinel.execute("SENTINEL", "REMOVE", "mymaster")
+    sentinel_set.monitor("mymaster", other)
+    eventually(lambda: driver.master() == other.address, 30, "the other is followed")
+    assert write_arrives(driver, other, "anew")
+    (reset,) = eventually(lambda: told(driver, events.TopologyReset), what="it is told")
+    assert (reset.old_epoch, reset.new_epoch) == (1, 0)
 
 
-def test_events_tell_a_failover_in_order(driver: WatchingDriver, sentinel_set: SentinelSet) -> None:
+def test_events_tell_a_failover_in_order(driver: WatchingDriver, sentinel_set: SentinelDeployment) -> None:
     driver.open_sentinel("mymaster", sentinel_set.sentinels)
     driver.call("set", "key", "value")
     old = sentinel_set.kill_master()
     driver.call("set", "key", "later")
     new = sentinel_set.wait_switched(old)
-    eventually(
-        lambda: [one for one in told(driver, events.TopologyChanged) if one.topology.epoch == 1], what="confirmation"
-    )
+    eventually(lambda: confirmed(driver, epoch=1), what="confirmation")
     heard = [each.event for each in driver.events]
     started = [index for index, event in enumerate(heard) if isinstance(event, events.FailoverStarted)]
     changed = [
@@ -125,17 +128,20 @@ def replicas(driver: WatchingDriver) -> set[int]:
     return {node.address.port for node in changed[-1].topology.shards[0].replicas} if changed else set()
 
 
-def ports(deployment: SentinelSet) -> set[int]:
+def ports(deployment: SentinelDeployment) -> set[int]:
     return {node.port for node in deployment.nodes[1:]}
 
 
-def test_a_failover_by_hand_beside_the_sentinels(driver: WatchingDriver, sentinel_set: SentinelSet) -> None:
+def test_a_failover_by_hand_beside_the_sentinels(
+    driver: WatchingDriver, make_set: Callable[..., SentinelDeployment]
+) -> None:
     """The command FAILOVER: for many seconds the sentinels name a node that says it is a replica, and of whom."""
+    sentinel_set = make_set(speed=SLOW)
     driver.open_sentinel("mymaster", sentinel_set.sentinels, failover_timeout=60)
     old = sentinel_set.master()
     with Load(driver, incr=4, get=2, set=2) as load:
         load.progress()
-        old.call("FAILOVER")
+        old.execute("FAILOVER")
         eventually(lambda: old.role() == "slave", what="the handover")
         new = master_of(old, sentinel_set)
         load.progress()
@@ -157,11 +163,11 @@ def test_a_failover_by_hand_beside_the_sentinels(driver: WatchingDriver, sentine
     assert_only_ambiguous(ledger, outages=3)
 
 
-def master_of(replica: Server, deployment: SentinelSet) -> Server:
-    port = replica.call("ROLE")[2]
+def master_of(replica: NodeHandle, deployment: SentinelDeployment) -> NodeHandle:
+    port = replica.execute("ROLE")[2]
     return next(node for node in deployment.nodes if node.port == port)
 
 
-def agreed(driver: WatchingDriver, deployment: SentinelSet) -> Server | None:
+def agreed(driver: WatchingDriver, deployment: SentinelDeployment) -> NodeHandle | None:
     named = deployment.master()
     return named if all_name(driver, deployment, named) else None

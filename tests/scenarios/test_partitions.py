@@ -7,21 +7,21 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from hatopo.testing.real import Proxy
 from tests.conftest import eventually
 from tests.control import Control
 from tests.drivers import Load
-from tests.proxy import Proxy
-from tests.scenarios.support import assert_only_ambiguous, demoted, errors_replied, write_arrives
+from tests.scenarios.support import assert_only_ambiguous, demoted, errors_replied, members, write_arrives
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from hatopo.testing import NodeHandle, RealNode, SentinelDeployment
     from tests.drivers import WatchingDriver
-    from tests.sentinels import SentinelSet
-    from tests.servers import Server
+    from tests.scenarios.support import AnyServer
 
 
-def test_a_master_that_was_cut_off_is_left(driver: WatchingDriver, make_set: Callable[..., SentinelSet]) -> None:
+def test_a_master_that_was_cut_off_is_left(driver: WatchingDriver, make_set: Callable[..., SentinelDeployment]) -> None:
     """It still answers, and says that it is the master: the sentinels' word counts."""
     deployment = make_set(partitionable=True)
     old = deployment.nodes[0]
@@ -29,13 +29,13 @@ def test_a_master_that_was_cut_off_is_left(driver: WatchingDriver, make_set: Cal
     with Load(driver, incr=4, get=2, set=2) as load:
         load.progress()
         assert driver.master() == old.address
-        deployment.proxy.cut()
+        deployment.partition(old, others(old, deployment))
         new = deployment.wait_switched(old)
         eventually(lambda: driver.master() == new.address, what="the switch is followed")
         began = time.monotonic()
         load.progress()
         assert old.role() == "master"
-        deployment.proxy.heal()
+        deployment.heal()
         demoted(old, deployment)
         load.progress()
     ledger = load.ledger(new)
@@ -47,23 +47,23 @@ def test_a_master_that_was_cut_off_is_left(driver: WatchingDriver, make_set: Cal
 
 
 def test_a_master_that_refuses_writes_costs_latency_only(
-    driver: WatchingDriver, make_set: Callable[..., SentinelSet]
+    driver: WatchingDriver, make_set: Callable[..., SentinelDeployment]
 ) -> None:
     """With min-replicas-to-write the old master refuses (NOREPLICAS), and the application never hears of it."""
-    deployment = make_set(partitionable=True, down_after=60_000)
+    deployment = make_set(partitionable=True, down_after=60)
     deployment.configure(min_replicas_to_write=1, min_replicas_max_lag=1)
     old = deployment.nodes[0]
     driver.open_sentinel("mymaster", deployment.sentinels, address_map=deployment.address_map, failover_timeout=60)
     with Load(driver, incr=4, get=2, set=2) as load:
         load.progress()
-        deployment.proxy.cut()
+        deployment.partition(old, others(old, deployment))
         before = errors_replied(old, "NOREPLICAS")
         eventually(lambda: errors_replied(old, "NOREPLICAS") > before + 10, what="writes are refused")
         refused = time.monotonic()
-        deployment.set(down_after_milliseconds=1000)  # only now may the sentinels notice
+        deployment.set(down_after_milliseconds=1500)  # only now may the sentinels notice
         new = deployment.wait_switched(old)
         load.progress()
-        deployment.proxy.heal()
+        deployment.heal()
         demoted(old, deployment)
         load.progress()
     ledger = load.ledger(new)
@@ -72,7 +72,12 @@ def test_a_master_that_refuses_writes_costs_latency_only(
     assert_only_ambiguous(ledger, outages=1)
 
 
-def test_the_proxy_parts_and_joins(server: Server) -> None:
+def others(node: NodeHandle, deployment: SentinelDeployment) -> list[AnyServer]:
+    """All nodes and sentinels but one."""
+    return [one for one in members(deployment) if one is not node]
+
+
+def test_the_proxy_parts_and_joins(server: RealNode) -> None:
     """Proof of the instrument: a cut ends nothing and lets nothing pass, until it is healed."""
     proxy = Proxy(server.address)
     try:
@@ -83,9 +88,9 @@ def test_the_proxy_parts_and_joins(server: Server) -> None:
                 early("SET", "key", "value")
             with Control(proxy.address, timeout=0.2) as late, pytest.raises(TimeoutError):
                 late("PING")
-            assert server.call("GET", "key") is None
+            assert server.execute("GET", "key") is None
             proxy.heal()
-            eventually(lambda: server.call("GET", "key") == "value", what="what was held back arrives")
+            eventually(lambda: server.execute("GET", "key") == "value", what="what was held back arrives")
         with Control(proxy.address) as last:
             assert last("PING") == "PONG"
             proxy.drop()

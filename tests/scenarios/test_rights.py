@@ -13,6 +13,7 @@ from tests.conftest import eventually
 from tests.control import Control, ServerError
 from tests.drivers import Load
 from tests.scenarios.support import (
+    SLOW,
     assert_only_ambiguous,
     assert_rode_through,
     change_master,
@@ -21,15 +22,13 @@ from tests.scenarios.support import (
     told,
     write_arrives,
 )
-from tests.sentinels import Rights
-from tests.servers import server_version
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from hatopo.testing import SentinelDeployment
     from tests.drivers import WatchingDriver
-    from tests.sentinels import SentinelSet
-    from tests.servers import Process
+    from tests.scenarios.support import AnyServer
 
 APPLICATION = "~* &* -@all +@read +@write +@transaction +@scripting +@pubsub +@blocking"
 HANDSHAKE = "+auth +hello +ping +select +role +client|setname"
@@ -46,20 +45,23 @@ LOGINS: dict[str, Any] = {
 }
 
 
-def least(without: tuple[str, ...] = ()) -> Rights:
+def least(version: tuple[int, ...], without: tuple[str, ...] = ()) -> dict[str, list[str]]:
     """The users of clients, with the documented rights but for some."""
     node = f"{APPLICATION} {HANDSHAKE}"
     sentinel = f"-@all {ASKING} {LISTENING}"
-    if server_version() >= (7, 2):
+    if version >= (7, 2):
         node += " +client|setinfo"
         sentinel += " +client|setinfo"
     for right in without:
         node, sentinel = (" ".join(one for one in each.split() if one != right) for each in (node, sentinel))
-    return Rights((f"user app on >app-secret {node}",), (f"user watcher on >watcher-secret {sentinel}",))
+    return {
+        "users": [f"user app on >app-secret {node}"],
+        "sentinel_users": [f"user watcher on >watcher-secret {sentinel}"],
+    }
 
 
-def may(process: Process, user: str, *command: str) -> bool:
-    with closing(Control(process.address)) as control:
+def may(server: AnyServer, user: str, *command: str) -> bool:
+    with closing(Control(server.address)) as control:
         control("AUTH", user, f"{user}-secret")
         try:
             control(*command)
@@ -70,18 +72,23 @@ def may(process: Process, user: str, *command: str) -> bool:
         return True
 
 
-def denied(deployment: SentinelSet) -> set[str]:
+def denied(deployment: SentinelDeployment) -> set[str]:
     """All that the clients' users were refused."""
-    on_nodes = {each for node in deployment.nodes if node.alive for each in denials(node, "app")}
-    return on_nodes | {each for one in deployment.processes for each in denials(one, "watcher")}
+    on_nodes = {each for node in deployment.nodes if node.running for each in denials(node, "app")}
+    return on_nodes | {each for one in deployment.sentinel_nodes for each in denials(one, "watcher")}
 
 
-@pytest.mark.skipif(server_version() < (7,), reason="rights for subcommands and ACLs of sentinels are younger")
+@pytest.fixture(autouse=True)
+def new_enough(version: tuple[int, ...]) -> None:
+    if version < (7,):
+        pytest.skip("rights for subcommands and ACLs of sentinels are younger")
+
+
 class TestLeastRights:
-    def test_the_rights_are_few(self, make_set: Callable[..., SentinelSet]) -> None:
+    def test_the_rights_are_few(self, make_set: Callable[..., SentinelDeployment], version: tuple[int, ...]) -> None:
         """Proof of the instrument: the users may do what is listed, and nothing else."""
-        deployment = make_set(rights=least())
-        node, sentinel = deployment.nodes[0], deployment.processes[0]
+        deployment = make_set(**least(version))
+        node, sentinel = deployment.nodes[0], deployment.sentinel_nodes[0]
         assert may(node, "app", "SET", "key", "value")
         assert not may(node, "app", "INFO")
         assert not may(node, "app", "CONFIG", "GET", "*")
@@ -94,10 +101,15 @@ class TestLeastRights:
     @pytest.mark.parametrize("protocol", [2, 3])
     @pytest.mark.parametrize("trouble", ["kill", "planned"])
     def test_they_suffice(
-        self, driver: WatchingDriver, make_set: Callable[..., SentinelSet], trouble: str, protocol: int
+        self,
+        driver: WatchingDriver,
+        make_set: Callable[..., SentinelDeployment],
+        version: tuple[int, ...],
+        trouble: str,
+        protocol: int,
     ) -> None:
         """Early promotion included; nothing else is even tried, but for the run id in a handshake (INFO)."""
-        deployment = make_set(rights=least())
+        deployment = make_set(speed=SLOW, **least(version))
         kwargs = {} if protocol == 3 else {"sentinel_kwargs": {"protocol": 2}}
         driver.open_sentinel("mymaster", deployment.sentinels, protocol=protocol, **kwargs, **LOGINS)
         with Load(driver, incr=4, get=2, set=2) as load:
@@ -116,10 +128,14 @@ class TestLeastRights:
 
     @pytest.mark.parametrize("trouble", ["kill", "planned"])
     def test_without_subscribe_and_role_the_sentinels_are_asked(
-        self, driver: WatchingDriver, make_set: Callable[..., SentinelSet], trouble: str
+        self,
+        driver: WatchingDriver,
+        make_set: Callable[..., SentinelDeployment],
+        version: tuple[int, ...],
+        trouble: str,
     ) -> None:
-        deployment = make_set(rights=least(without=("+subscribe", "+role", "+hello")))
-        assert not may(deployment.processes[0], "watcher", "SUBSCRIBE", "+switch-master")
+        deployment = make_set(**least(version, without=("+subscribe", "+role", "+hello")))
+        assert not may(deployment.sentinel_nodes[0], "watcher", "SUBSCRIBE", "+switch-master")
         assert not may(deployment.nodes[0], "app", "ROLE")
         driver.open_sentinel("mymaster", deployment.sentinels, **LOGINS)
         with Load(driver, incr=4, get=2, set=2) as load:

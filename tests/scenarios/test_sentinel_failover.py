@@ -18,11 +18,10 @@ from tests.drivers import Driver, Load, PlainDriver
 from tests.scenarios.support import assert_rode_through
 
 if TYPE_CHECKING:
-    from tests.sentinels import SentinelSet
-    from tests.servers import Server
+    from hatopo.testing import NodeHandle, SentinelDeployment
 
 
-def test_a_killed_master_costs_latency_only(driver: Driver, sentinel_set: SentinelSet) -> None:
+def test_a_killed_master_costs_latency_only(driver: Driver, sentinel_set: SentinelDeployment) -> None:
     driver.open_sentinel("mymaster", sentinel_set.sentinels)
     with Load(driver, incr=4, get=2, set=2) as load:
         load.progress()
@@ -33,7 +32,7 @@ def test_a_killed_master_costs_latency_only(driver: Driver, sentinel_set: Sentin
 
 
 @pytest.mark.parametrize("outages", [1, 3])
-def test_a_restarted_server_is_waited_for(driver: Driver, own_server: Server, outages: int) -> None:
+def test_a_restarted_server_is_waited_for(driver: Driver, own_server: NodeHandle, outages: int) -> None:
     driver.open_standalone(own_server.address)
     with Load(driver, incr=4, get=2, set=2) as load:
         load.progress()
@@ -45,15 +44,15 @@ def test_a_restarted_server_is_waited_for(driver: Driver, own_server: Server, ou
     assert_rode_through(load.ledger(own_server), outages)
 
 
-def test_the_ledger_sees_a_doubled_call(own_server: Server) -> None:
+def test_the_ledger_sees_a_doubled_call(own_server: NodeHandle) -> None:
     """Proof of the instrument: redis-py repeats an INCR whose reply was late, and it is applied twice."""
     driver = PlainDriver()
     driver.open_standalone(own_server.address, socket_timeout=0.05)
     with Load(driver, incr=2) as load:
         load.progress()
-        own_server.freeze()
+        own_server.pause()
         load.stall()
-        own_server.thaw()
+        own_server.resume()
         load.progress()
     driver.close()
     ledger = load.ledger(own_server)
@@ -61,18 +60,18 @@ def test_the_ledger_sees_a_doubled_call(own_server: Server) -> None:
     assert ledger.lost == []
 
 
-def test_the_ledger_sees_a_lost_call(own_server: Server) -> None:
+def test_the_ledger_sees_a_lost_call(own_server: NodeHandle) -> None:
     """Proof of the instrument: what the server forgets after acknowledging it is listed by name."""
     driver = PlainDriver()
     driver.open_standalone(own_server.address)
     with Load(driver, incr=1) as load:
         load.progress()
-        own_server.call("HDEL", Load.KEY, "incr-0-0")
+        own_server.execute("HDEL", Load.KEY, "incr-0-0")
     driver.close()
     assert load.ledger(own_server).lost == ["incr-0-0"]
 
 
-def test_many_threads_begin_at_once(sentinel_set: SentinelSet) -> None:
+def test_many_threads_begin_at_once(sentinel_set: SentinelDeployment) -> None:
     """One round of discovery serves them all, even if nobody may try twice; and more rounds find no other master."""
     with hatopo.sentinel("mymaster", sentinel_set.sentinels, retry=Retry(NoBackoff(), 0)) as client:
         with ThreadPoolExecutor(30) as threads:
@@ -83,14 +82,14 @@ def test_many_threads_begin_at_once(sentinel_set: SentinelSet) -> None:
         assert (shard.master.address.host, shard.master.address.port) == sentinel_set.master().address
 
 
-def test_silence_makes_a_reader_look_around(sentinel_set: SentinelSet) -> None:
+def test_silence_makes_a_reader_look_around(sentinel_set: SentinelDeployment) -> None:
     """A frozen master closes nothing: whoever reads from it finds out that it is no longer the master."""
     with hatopo.sentinel("mymaster", sentinel_set.sentinels, socket_timeout=60) as client:
         client.set("k", "v")
         eventually(lambda: client.wait(2, 1000) == 2)
         old = sentinel_set.master()
-        old.freeze()
+        old.pause()
         try:
             assert client.get("k") == b"v", "answered by the new master, long before the socket's timeout"
         finally:
-            old.thaw()
+            old.resume()

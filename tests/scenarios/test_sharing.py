@@ -11,41 +11,39 @@ import pytest
 import hatopo
 from tests.conftest import eventually
 from tests.scenarios.support import connections_from_outside, threads_of_hatopo
-from tests.servers import Server
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable
 
-    from tests.sentinels import SentinelSet
+    from hatopo.testing import Node, SentinelDeployment
 
 SERVICES = ("orders", "carts")
 CLIENTS = 20
 
 
 @pytest.fixture
-def three_services(sentinel_set: SentinelSet) -> Iterator[SentinelSet]:
+def three_services(sentinel_set: SentinelDeployment, make_node: Callable[[], Node]) -> SentinelDeployment:
     """A set whose sentinels watch two more services, each a lonely master."""
     eventually(lambda: not threads_of_hatopo(), what="the threads of earlier tests are gone")
-    with ExitStack() as stack:
-        for name in SERVICES:
-            sentinel_set.monitor(name, stack.enter_context(Server()))
-        yield sentinel_set
+    for name in SERVICES:
+        sentinel_set.monitor(name, make_node())
+    return sentinel_set
 
 
-def outside(deployment: SentinelSet) -> list[int]:
+def outside(deployment: SentinelDeployment) -> list[int]:
     """For each sentinel: the connections of clients."""
-    return [len(connections_from_outside(sentinel)) for sentinel in deployment.processes]
+    return [len(connections_from_outside(sentinel)) for sentinel in deployment.sentinel_nodes]
 
 
-def listening(deployment: SentinelSet) -> bool:
+def listening(deployment: SentinelDeployment) -> bool:
     """Every sentinel is listened to by a thread, and nothing else is under way."""
     return threads_of_hatopo() == threads_of_hatopo("sentinel") and len(threads_of_hatopo()) == len(
-        deployment.processes
+        deployment.sentinel_nodes
     )
 
 
 @pytest.mark.parametrize("door", ["sentinel", "Sentinels"])
-def test_threads_and_connections_do_not_grow_with_clients(three_services: SentinelSet, door: str) -> None:
+def test_threads_and_connections_do_not_grow_with_clients(three_services: SentinelDeployment, door: str) -> None:
     names = (three_services.name, *SERVICES)
     addresses = three_services.sentinels
     clients: list[hatopo.Redis] = []
@@ -72,13 +70,13 @@ def test_threads_and_connections_do_not_grow_with_clients(three_services: Sentin
     eventually(lambda: not any(outside(three_services)), what="no connection stays")
 
 
-def steady(deployment: SentinelSet) -> list[int]:
+def steady(deployment: SentinelDeployment) -> list[int]:
     """The connections of clients, if none of them is there for one question only."""
     counts = [outside(deployment) for _ in range(5)]
     return counts[0] if all(count == counts[0] for count in counts) else []
 
 
-def test_a_closed_client_leaves_the_others_watching(sentinel_set: SentinelSet) -> None:
+def test_a_closed_client_leaves_the_others_watching(sentinel_set: SentinelDeployment) -> None:
     with hatopo.sentinel("mymaster", sentinel_set.sentinels) as stays:
         stays.set("key", "value")
         with hatopo.sentinel("mymaster", sentinel_set.sentinels) as leaves:
@@ -87,10 +85,10 @@ def test_a_closed_client_leaves_the_others_watching(sentinel_set: SentinelSet) -
         old = sentinel_set.kill_master()
         new = sentinel_set.wait_switched(old)
         stays.set("key", "later")
-        assert new.call("GET", "key") == "later"
+        assert new.execute("GET", "key") == "later"
 
 
-def test_a_closed_client_can_be_used_again(sentinel_set: SentinelSet) -> None:
+def test_a_closed_client_can_be_used_again(sentinel_set: SentinelDeployment) -> None:
     """As redis-py's: it opens what it needs."""
     client = hatopo.sentinel("mymaster", sentinel_set.sentinels)
     for _ in range(2):
@@ -100,7 +98,7 @@ def test_a_closed_client_can_be_used_again(sentinel_set: SentinelSet) -> None:
         eventually(lambda: not threads_of_hatopo(), what="no thread stays")
 
 
-def test_dropped_clients_leave_nothing(sentinel_set: SentinelSet) -> None:
+def test_dropped_clients_leave_nothing(sentinel_set: SentinelDeployment) -> None:
     """200 clients that nobody closes."""
     clients = [hatopo.sentinel("mymaster", sentinel_set.sentinels) for _ in range(200)]
     for number, client in enumerate(clients):
@@ -113,7 +111,7 @@ def test_dropped_clients_leave_nothing(sentinel_set: SentinelSet) -> None:
     eventually(lambda: not any(outside(sentinel_set)), what="no connection stays")
 
 
-def test_services_fail_over_by_themselves(three_services: SentinelSet) -> None:
+def test_services_fail_over_by_themselves(three_services: SentinelDeployment) -> None:
     """The failover of one does not touch the clients of another."""
     shared = hatopo.Sentinels(three_services.sentinels)
     with shared.client("mymaster") as mine, shared.client("orders") as other:
@@ -123,7 +121,7 @@ def test_services_fail_over_by_themselves(three_services: SentinelSet) -> None:
         old = three_services.kill_master()
         new = three_services.wait_switched(old)
         mine.set("key", "later")
-        assert new.call("GET", "key") == "later"
+        assert new.execute("GET", "key") == "later"
         assert other.get("key") == b"value"
         assert other.topology == seen
         assert (mine.stats().failovers, other.stats().failovers) == (1, 0)

@@ -12,14 +12,13 @@ from tests.conftest import eventually
 from tests.scenarios.support import change_master, told
 
 if TYPE_CHECKING:
+    from hatopo.testing import NodeHandle, SentinelDeployment
     from tests.drivers import WatchingDriver
-    from tests.sentinels import SentinelSet
-    from tests.servers import Server
 
 
-@pytest.mark.parametrize("trouble", ["kill", "freeze", "planned"])
+@pytest.mark.parametrize("trouble", ["kill", "pause", "planned"])
 def test_a_subscriber_moves_and_tells_of_the_gap(
-    driver: WatchingDriver, sentinel_set: SentinelSet, trouble: str
+    driver: WatchingDriver, sentinel_set: SentinelDeployment, trouble: str
 ) -> None:
     driver.open_sentinel("mymaster", sentinel_set.sentinels)
     subscriber = driver.subscriber("news", "weather")
@@ -28,7 +27,9 @@ def test_a_subscriber_moves_and_tells_of_the_gap(
         eventually(lambda: subscriber.messages == ["before"], what="the first message")
         assert told(driver, events.PubSubGap) == []
         new = change_master(sentinel_set, trouble)
-        eventually(lambda: new.call("PUBSUB", "NUMSUB", "news", "weather") == ["news", 1, "weather", 1], 30, "it moved")
+        eventually(
+            lambda: new.execute("PUBSUB", "NUMSUB", "news", "weather") == ["news", 1, "weather", 1], 30, "it moved"
+        )
         driver.call("publish", "weather", "after")
         eventually(lambda: subscriber.messages == ["before", "after"], what="the second message")
         gaps = eventually(lambda: told(driver, events.PubSubGap), what="the gap is told")
@@ -38,14 +39,16 @@ def test_a_subscriber_moves_and_tells_of_the_gap(
     assert {gap.channels for gap in gaps} == {2}
 
 
-def waits_in_vain(master: Server) -> bool:
+def waits_in_vain(master: NodeHandle) -> bool:
     """Whether a client has been blocked in BLPOP for a second."""
-    clients = [dict(word.split("=", 1) for word in line.split()) for line in master.call("CLIENT", "LIST").splitlines()]
+    clients = [
+        dict(word.split("=", 1) for word in line.split()) for line in master.execute("CLIENT", "LIST").splitlines()
+    ]
     return any(client["cmd"] == "blpop" and int(client["idle"]) >= 1 for client in clients)
 
 
-@pytest.mark.parametrize("trouble", ["kill", "freeze", "planned"])
-def test_a_blocking_pop_rides_over(driver: WatchingDriver, sentinel_set: SentinelSet, trouble: str) -> None:
+@pytest.mark.parametrize("trouble", ["kill", "pause", "planned"])
+def test_a_blocking_pop_rides_over(driver: WatchingDriver, sentinel_set: SentinelDeployment, trouble: str) -> None:
     driver.open_sentinel("mymaster", sentinel_set.sentinels)
     driver.call("set", "key", "value")
     with ThreadPoolExecutor(1) as threads:
@@ -54,6 +57,6 @@ def test_a_blocking_pop_rides_over(driver: WatchingDriver, sentinel_set: Sentine
             eventually(lambda: waits_in_vain(sentinel_set.master()), what="it has waited for a while")
         finally:
             new = change_master(sentinel_set, trouble)
-            new.call("RPUSH", "queue", "element")
+            new.execute("RPUSH", "queue", "element")
         assert [*waiting.result(60)] == [b"queue", b"element"]
-    assert new.call("LLEN", "queue") == 0
+    assert new.execute("LLEN", "queue") == 0

@@ -20,15 +20,15 @@ from typing import Any
 
 import hiredis
 
+from hatopo.testing.real import RealNode, RealSentinelDeployment
 from hatopo.topology import CHANNELS
-from tests.sentinels import SentinelSet
-from tests.servers import Address, Server, eventually
+from tests.control import Address, eventually
 
 FOLDER = Path(__file__).resolve().parents[1] / "topology" / "recorded"
 SERVICE = "mymaster"
 PROTOCOLS = (2, 3)
 QUORUM = 2
-DOWN_AFTER = 1500
+DOWN_AFTER = 1.5
 OF_NODES = ("ROLE", "INFO server", "INFO replication", "INFO persistence")
 OF_SENTINELS = (
     f"SENTINEL MASTER {SERVICE}",
@@ -148,7 +148,7 @@ def questions(nodes: dict[str, Address], when: str) -> Iterator[dict[str, Any]]:
             wire.close()
 
 
-def events(servers: SentinelSet, what: str, cause: Callable[[], Any]) -> Iterator[dict[str, Any]]:
+def events(servers: RealSentinelDeployment, what: str, cause: Callable[[], Any]) -> Iterator[dict[str, Any]]:
     """Listens to every sentinel under both protocols while `cause` makes them switch to another master."""
     old = servers.master()
     listeners = [
@@ -165,22 +165,22 @@ def events(servers: SentinelSet, what: str, cause: Callable[[], Any]) -> Iterato
         yield {**where, "old": old.address, "new": new.address, "words": listener.close()}
 
 
-def replicated(servers: SentinelSet) -> bool:
+def replicated(servers: RealSentinelDeployment) -> bool:
     """Whether the first sentinel has heard that the replica has got something."""
-    (entry,) = servers.processes[0].call("SENTINEL", "REPLICAS", SERVICE)
+    (entry,) = servers.sentinel_nodes[0].execute("SENTINEL", "REPLICAS", SERVICE)
     return int(entry[entry.index("slave-repl-offset") + 1]) > 0
 
 
-def settled(servers: SentinelSet, old: Server) -> bool:
+def settled(servers: RealSentinelDeployment, old: RealNode) -> bool:
     """Whether the sentinels see the old master as what it is now: a replica that follows, or one that is down."""
-    if old.alive:
+    if old.running:
         return old.role() == "slave" and servers._agreed()
-    entries = [sentinel.call("SENTINEL", "REPLICAS", SERVICE) for sentinel in servers.processes]
+    entries = [sentinel.execute("SENTINEL", "REPLICAS", SERVICE) for sentinel in servers.sentinel_nodes]
     return all("s_down" in entry[0][entry[0].index("flags") + 1] for entry in entries)
 
 
 def record() -> Path:
-    servers = SentinelSet(replicas=1, sentinels=2, name=SERVICE, quorum=QUORUM, down_after=DOWN_AFTER)
+    servers = RealSentinelDeployment(replicas=1, sentinels=2, name=SERVICE, quorum=QUORUM, down_after=DOWN_AFTER)
     with servers:
         master, replica = servers.nodes
         nodes = {"master": master.address, "replica": replica.address, "sentinel": servers.sentinels[0]}
@@ -196,7 +196,7 @@ def record() -> Path:
         "version": about["version"],
         "service": SERVICE,
         "quorum": QUORUM,
-        "down_after": DOWN_AFTER / 1000,
+        "down_after": DOWN_AFTER,
         "nodes": {**nodes, "sentinels": servers.sentinels, "survivor": survivor},
     }
     path = FOLDER / f"{head['server']}-{head['version']}.json"

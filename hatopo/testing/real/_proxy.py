@@ -11,12 +11,12 @@ import socket
 import threading
 from typing import TYPE_CHECKING
 
-from tests.control import HOST
+from hatopo.testing._control import HOST
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tests.control import Address
+    from hatopo.testing._control import Address
 
 
 class Proxy:

@@ -1,0 +1,7 @@
+"""`python -m hatopo.cli`, where the command is not on the PATH."""
+
+from __future__ import annotations
+
+from hatopo.cli import main
+
+raise SystemExit(main())

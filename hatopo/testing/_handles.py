@@ -1,0 +1,305 @@
+"""Handles: what a test holds in its hands, of a server that lives on the loop's thread.
+
+Every call crosses over to that thread and returns when it is done, so handles may be used from any thread, and from
+tasks (nothing here waits for time to pass). What the calls do is decided by the servers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from hatopo.testing._control import Control, ServerError
+from hatopo.testing._faults import Fault
+from hatopo.testing._loop import LOOP
+from hatopo.testing._reply import NULL_ARRAY, ErrorReply, Reply, number_text
+from hatopo.testing._server import Server
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from hatopo.testing._node import DataNode  # noqa: F401 - the types of what handles hold
+    from hatopo.testing._session import Session
+    from hatopo.testing._world import Address
+    from hatopo.testing.sentinel import SentinelServer  # noqa: F401
+
+S = TypeVar("S", bound=Server)
+T = TypeVar("T")
+
+
+class ServerHandle(Generic[S]):
+    """What data nodes and sentinels have in common: an address, a life, and somebody to ask."""
+
+    def __init__(self, server: S, name: str, login: tuple[str, ...] = ()) -> None:
+        self._server = server
+        self.name = name
+        self._login = login
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name} {self.host}:{self.port}>"
+
+    @property
+    def address(self) -> Address:
+        """Where it listens; the same after a restart."""
+        return self._server.address
+
+    @property
+    def host(self) -> str:
+        """The host that it listens at."""
+        return self.address[0]
+
+    @property
+    def port(self) -> int:
+        """The port that it listens at."""
+        return self.address[1]
+
+    @property
+    def running(self) -> bool:
+        """Whether it has been started, and neither killed nor stopped since."""
+        return self._server.running
+
+    @property
+    def paused(self) -> bool:
+        """Whether it stands still."""
+        return self._server.paused
+
+    def execute(self, *words: str | int | float | bytes, timeout: float = 2.0) -> Any:
+        """Run a command there, whatever users and partitions there are.
+
+        Args:
+            words: the command and its arguments.
+            timeout: seconds after which the server does not answer.
+
+        Returns:
+            What RESP2 has: int, str (bytes that are no UTF-8 as surrogates), None, lists of these.
+
+        Raises:
+            ServerError: an error reply.
+            ConnectionRefusedError: the server does not run.
+            TimeoutError: it did not answer in time: it is paused, or the command blocks.
+        """
+        asked: concurrent.futures.Future[Any] = concurrent.futures.Future()
+        packed = [word if isinstance(word, bytes) else str(word).encode() for word in words]
+        session = LOOP.call(lambda: _ask(self._server, packed, asked))
+        try:
+            return asked.result(timeout)
+        except concurrent.futures.TimeoutError:
+            raise TimeoutError(f"{self.name} has not answered within {timeout} s") from None
+        finally:
+            LOOP.call(session.end)
+
+    def _call(self, function: Callable[[], T]) -> T:
+        """Run a function where the server lives, at the time that it is."""
+
+        def run() -> T:
+            self._server.world.clock.catch_up()
+            return function()
+
+        return LOOP.call(run)
+
+    def _hang_up(self, function: Callable[[], T]) -> T:
+        """Run a function that closes connections; their sockets are closed when this returns."""
+
+        async def run() -> T:
+            self._server.world.clock.catch_up()
+            result = function()
+            for _ in range(3):  # transports close their sockets in the loop's next turns
+                await asyncio.sleep(0)
+            return result
+
+        return LOOP.wait(run())
+
+    def control(self, timeout: float = 2.0) -> Control:
+        """A connection to keep, for SUBSCRIBE or a transaction; logged in where that is needed."""
+        control = Control(self.address, timeout=timeout, tls=self._server.tls is not None)
+        try:
+            if self._login:
+                control("AUTH", *self._login)
+        except BaseException:
+            control.close()
+            raise
+        return control
+
+    def kill(self) -> None:
+        """End it at once, as by SIGKILL; its connections are closed when this returns."""
+        self._hang_up(self._server.kill)
+
+    def stop(self) -> None:
+        """Shut it down, as by SIGTERM; its connections are closed when this returns."""
+        self._hang_up(self._server.shut_down)
+
+    def start(self) -> None:
+        """Start it, if it does not run, as it was configured."""
+        if not self.running:
+            LOOP.wait(self._server.restart())
+
+    def restart(self) -> None:
+        """Kill it, if it runs, and start it again at the same port."""
+        LOOP.wait(self._server.restart())
+
+    def pause(self) -> None:
+        """Make it stand still, as by SIGSTOP: connections stay open, nothing is answered."""
+        self._call(self._server.pause)
+
+    def resume(self) -> None:
+        """The end of `pause`, as by SIGCONT."""
+        self._call(self._server.resume)
+
+    def refuse(self, refusing: bool = True) -> None:
+        """Refuse new connections; those that are there stay."""
+        LOOP.wait(self._server.refuse(refusing))
+
+    def disconnect(self, kind: str = "normal") -> int:
+        """Close connections of clients: "normal", "pubsub", "replica", "master" or "all"; returns how many."""
+        return self._hang_up(lambda: self._server.disconnect(kind))
+
+    # Faults on commands: of clients, not of servers among each other. What MULTI queues meets none; EXEC does.
+
+    def _fault(self, fault: Fault) -> Fault:
+        if fault.command != "*" and self._server.table.named(fault.command.encode()) is None:
+            raise ValueError(f"there is no command {fault.command!r}")
+        return self._call(lambda: self._server.faults.add(fault))
+
+    def fail(self, command: str, error: str, times: int | None = 1, after: int = 0) -> Fault:
+        """Answer a command with an error instead of running it.
+
+        Args:
+            command: its name, as "get" or "client|list"; "*" is any command.
+            error: the error reply, code first: "OOM command not allowed ...".
+            times: how often; None: for ever.
+            after: how many commands of this name are spared first.
+
+        Returns:
+            The fault: its `met` counts how often it has happened.
+
+        Raises:
+            ValueError: there is no such command.
+        """
+        return self._fault(Fault(command.lower(), times, after, error=error))
+
+    def delay(self, command: str, seconds: float, times: int | None = 1, after: int = 0) -> Fault:
+        """Run a command only after so many seconds of the wall's clock."""
+        return self._fault(Fault(command.lower(), times, after, delay=seconds))
+
+    def cut_reply(self, command: str, after_bytes: int, times: int | None = 1, after: int = 0) -> Fault:
+        """Run a command, send so many bytes of its reply, and close the connection."""
+        return self._fault(Fault(command.lower(), times, after, close=True, cut=after_bytes))
+
+    def drop_before(self, command: str, times: int | None = 1, after: int = 0) -> Fault:
+        """Close the connection instead of running a command."""
+        return self._fault(Fault(command.lower(), times, after, close=True, execute=False))
+
+    def drop_after_execute(self, command: str, times: int | None = 1, after: int = 0) -> Fault:
+        """Run a command, and close the connection instead of answering: the client cannot know."""
+        return self._fault(Fault(command.lower(), times, after, close=True))
+
+    def clear_faults(self) -> None:
+        """The end of all faults on commands."""
+        self._call(self._server.faults.clear)
+
+
+class NodeHandle(ServerHandle["DataNode"]):
+    """A data node."""
+
+    def role(self) -> str:
+        """What it says that it is: "master" or "slave"."""
+        return str(self.execute("ROLE")[0])
+
+    def restart(self, empty: bool = False) -> None:
+        """Kill it, if it runs, and start it again at the same port.
+
+        Args:
+            empty: without its data, as a node that does not persist; otherwise it has all that it acknowledged.
+        """
+        self.kill()
+        if empty:
+            self._call(self._server.lose_data)
+        super().restart()
+
+    def set_lag(self, seconds: float = 0.0, ops: int = 0) -> None:
+        """Let this replica apply what it receives so many seconds, or so many writes, later."""
+        self._call(lambda: self._server.replication.set_lag(seconds, ops))
+
+    def set_loading(self, loading: bool = True) -> None:
+        """Answer LOADING, as a node that reads its data from disk."""
+        self._call(lambda: self._server.set_loading(loading))
+
+    def announce(self, host: str, port: int) -> None:
+        """Be known to masters and sentinels by this address, which may be a wrong one; a restart keeps it."""
+        self._call(lambda: self._server.announce(host, port))
+
+
+class SentinelHandle(ServerHandle["SentinelServer"]):
+    """A sentinel."""
+
+    def announce(self, host: str, port: int) -> None:
+        """Be known to other sentinels by this address, which may be a wrong one."""
+        self._call(lambda: self._server.announce(host, port))
+
+    def swallow(self, event: str, times: int | None = None) -> None:
+        """Do not publish an event: "+switch-master"; so often, or for ever."""
+        self._call(lambda: self._server.swallow(event, times))
+
+    def lie(self, master: Address, epoch: int | None = None) -> None:
+        """Name another master than it believes in, whoever asks, under this configuration epoch."""
+        self._call(lambda: self._server.lie(master, epoch))
+
+    def honest(self) -> None:
+        """The end of `lie` and `swallow`."""
+        self._call(self._server.honest)
+
+
+class _Asker:
+    """The peer of `execute`: nobody whom a partition could cut off."""
+
+    party: Any = None
+
+    def __init__(self, asked: concurrent.futures.Future[Any]) -> None:
+        self._asked = asked
+
+    def deliver(self, reply: Reply, protocol: int, limit: int | None = None) -> None:
+        if self._asked.done():
+            return
+        if isinstance(reply, ErrorReply):
+            self._asked.set_exception(ServerError(reply.text))
+        else:
+            self._asked.set_result(_as_resp2(reply))
+
+    def push(self, message: Sequence[Reply], protocol: int) -> None:
+        self.deliver([*message], protocol)
+
+    def ended(self, reason: str, *, flush: bool = True) -> None:
+        if not self._asked.done():
+            self._asked.set_exception(ConnectionResetError(reason))
+
+
+def _ask(server: Server, words: list[bytes], asked: concurrent.futures.Future[Any]) -> Session:
+    if not server.running:
+        raise ConnectionRefusedError(f"nobody listens at {server.address[0]}:{server.address[1]}")
+    server.world.clock.catch_up()
+    session = server.open_session(_Asker(asked), ("127.0.0.1", 0))
+    session.exempt = True
+    session.user = server.superuser
+    session.update_guard()
+    session.feed(words)
+    return session
+
+
+def _as_resp2(reply: Reply) -> Any:
+    """A reply as a raw RESP2 connection shows it."""
+    if reply is None or reply is NULL_ARRAY:
+        return None
+    if isinstance(reply, ErrorReply):
+        return ServerError(reply.text)
+    if isinstance(reply, bytes):
+        return reply.decode("utf-8", "surrogateescape")
+    if isinstance(reply, (bool, int)):
+        return int(reply)
+    if isinstance(reply, float):
+        return number_text(reply)
+    if isinstance(reply, dict):
+        return [_as_resp2(part) for pair in reply.items() for part in pair]
+    if isinstance(reply, (list, tuple)):
+        return [_as_resp2(part) for part in reply]
+    return str(reply)
