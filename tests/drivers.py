@@ -59,6 +59,10 @@ class WatchingDriver(Driver, Protocol):
         """`client.wait_ready()`."""
         ...
 
+    def pipeline(self, *commands: tuple[Any, ...], transaction: bool = False) -> list[Any]:
+        """Commands that are sent together, each a method's name and its arguments; errors stand among the replies."""
+        ...
+
     def subscriber(self, *channels: str) -> Subscriber:
         """A subscriber to these channels."""
         ...
@@ -131,6 +135,12 @@ class SyncDriver:
 
     def wait_ready(self, seconds: float) -> None:
         self.client.wait_ready(seconds)
+
+    def pipeline(self, *commands: tuple[Any, ...], transaction: bool = False) -> list[Any]:
+        with self.client.pipeline(transaction=transaction) as pipe:
+            for name, *args in commands:
+                getattr(pipe, name)(*args)
+            return pipe.execute(raise_on_error=False)
 
     def subscriber(self, *channels: str) -> SyncSubscriber:
         return SyncSubscriber(self.client, channels)
@@ -294,6 +304,7 @@ class Ledger:
 
     def __init__(self, workers: list[Worker], applied: dict[str, int]) -> None:
         calls = [call for worker in workers for call in worker.finished]
+        self.applied = applied
         self.calls = sorted(calls, key=lambda call: call.ended)
         self.incremented = [call for call in self.calls if call.kind == "incr" and call.error is None]
         self.acknowledged = len(self.incremented)

@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
+
 import hatopo
 
 if TYPE_CHECKING:
@@ -95,14 +97,15 @@ def test_the_demo_fails_where_writes_are_lost() -> None:
     assert "FAILED: writes were lost" in ended.stdout
 
 
-def test_the_demo_names_the_extra_that_is_missing() -> None:
+@pytest.mark.parametrize("missing", ["rich", "fakeredis", "lupa"])
+def test_the_demo_names_the_extra_that_is_missing(missing: str) -> None:
     package = str(Path(hatopo.__file__).parent.parent)
-    code = "import sys; sys.modules['rich'] = None; from hatopo.cli import main; main(['demo'])"
+    code = f"import sys; sys.modules[{missing!r}] = None; from hatopo.cli import main; main(['demo'])"
     command = [sys.executable, "-c", code]
     environment = {**os.environ, "PYTHONPATH": package}
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert ended.returncode == 2, ended.stdout + ended.stderr
-    assert "pip install 'hatopo[demo]'" in ended.stderr
+    assert ended.stderr == f"'hatopo demo' needs {missing}: pip install 'hatopo[demo]'\n"
 
 
 def test_the_demo_passes_on_real_processes(redis_installed: tuple[int, ...]) -> None:

@@ -99,7 +99,10 @@ def test_the_example_of_the_readme_passes() -> None:
 
 FAULTS = DOCS / "reference" / "faults.md"
 HANDLES = {"nodes": (NodeHandle, RealNode), "sentinels": (SentinelHandle, RealSentinel)}
-EVERYDAY = {"address", "host", "port", "name", "running", "paused", "execute", "control", "start", "role"}
+EVERYDAY = {
+    *("address", "host", "port", "name", "running", "paused", "awake", "announced", "execute", "control", "start"),
+    *("role", "url", "configure", "replicate"),
+}
 """What handles have that is no fault."""
 
 

@@ -7,6 +7,7 @@ import inspect
 import threading
 from typing import TYPE_CHECKING, Any
 
+import anyio
 import pytest
 
 from hatopo.testing._clock import ManualClock, RealClock
@@ -262,6 +263,22 @@ def test_both_colours(redis_installed: object) -> None:
             return str(node.execute("GET", "key"))
 
     assert asyncio.run(scenario()) == "master"
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_a_cancelled_block_ends_its_processes(redis_installed: object, backend: str) -> None:
+    async def scenario() -> list[RealNode]:
+        deployment, alone = RealReplication(1), RealNode()
+        with anyio.CancelScope() as scope:
+            async with deployment, alone:
+                scope.cancel()
+                await anyio.sleep(60)
+        assert scope.cancelled_caught
+        return [alone, *deployment.nodes]
+
+    for node in anyio.run(scenario, backend=backend):
+        assert not node.running
+        assert not node.directory.exists()
 
 
 # Sentinels

@@ -25,9 +25,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = parser.parse_args(words[:1])
     try:
         module = importlib.import_module(WORDS[chosen.word])
-    except ModuleNotFoundError as error:
-        parser.exit(2, f"'hatopo {chosen.word}' needs {error.name}: pip install 'hatopo[{chosen.word}]'\n")
+    except ImportError as error:
+        missing = _missing(error)
+        if missing is None:
+            raise
+        parser.exit(2, f"'hatopo {chosen.word}' needs {missing}: pip install 'hatopo[{chosen.word}]'\n")
     try:
         return int(module.main(words[1:]))
     except KeyboardInterrupt:
         return 130
+
+
+def _missing(error: BaseException | None) -> str | None:
+    """The module that is not installed; None: something else is wrong."""
+    while error is not None:
+        if isinstance(error, ModuleNotFoundError):
+            return (error.name or "").partition(".")[0] or None
+        error = error.__cause__
+    return None

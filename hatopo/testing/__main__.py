@@ -11,7 +11,7 @@ import sys
 import time
 from typing import Any
 
-from hatopo.testing import Node, RealClock, Replication, ScaledClock, SentinelDeployment
+from hatopo.testing import Node, RealClock, Replication, ScaledClock, SentinelDeployment, ServerError
 
 
 def _parse() -> argparse.Namespace:
@@ -28,7 +28,7 @@ def _parse() -> argparse.Namespace:
     kinds.add_parser("replication", parents=[replicated], help="a master with replicas")
     one = kinds.add_parser("sentinel", parents=[replicated], help="a master with replicas, and sentinels")
     one.add_argument("--sentinels", type=int, default=3)
-    one.add_argument("--quorum", type=int, default=2)
+    one.add_argument("--quorum", type=int, help="how many must agree that the master is down (default: 2, or all)")
     one.add_argument("--name", default="mymaster", help="the service's name")
     one.add_argument("--down-after", type=float, default=1.0, help="seconds")
     return parser.parse_args()
@@ -44,7 +44,8 @@ def _make(chosen: argparse.Namespace) -> Any:
     options["ports"] = range(chosen.port, chosen.port + servers) if chosen.port else ()
     if chosen.kind == "replication":
         return Replication(chosen.replicas, **options)
-    wanted = {"name": chosen.name, "quorum": chosen.quorum, "down_after": chosen.down_after}
+    quorum = min(2, chosen.sentinels) if chosen.quorum is None else chosen.quorum
+    wanted = {"name": chosen.name, "quorum": quorum, "down_after": chosen.down_after}
     return SentinelDeployment(chosen.replicas, chosen.sentinels, **wanted, **options)
 
 
@@ -80,17 +81,25 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it otherwise
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        with _make(chosen) as deployment:
+        deployment = _make(chosen)
+    except ValueError as error:
+        return _complain(error, 2)
+    try:
+        with deployment:
             sys.stdout.write("\n".join([*_guide(deployment, chosen.password), "", "Ctrl-C ends it.", ""]))
             sys.stdout.flush()
             while True:
                 time.sleep(1)
     except KeyboardInterrupt:
         sys.stdout.write("\n")
-    except (OSError, ValueError) as error:
-        sys.stderr.write(f"python -m hatopo.testing: {error}\n")
-        return 1
+    except (OSError, ServerError) as error:
+        return _complain(error, 1)
     return 0
+
+
+def _complain(error: Exception, status: int) -> int:
+    sys.stderr.write(f"python -m hatopo.testing: {error}\n")
+    return status
 
 
 if __name__ == "__main__":

@@ -193,6 +193,8 @@ class Accounts:
         self.default = User("default", self._unlimited(), self.catalogue)
         self.on_users_changed: Callable[[Sequence[User]], None] = lambda users: None
         self._users = {"default": self.default}
+        self._configured: tuple[str, ...] = ()
+        """The lines that were loaded last: the users whom a restart leaves."""
 
     def _unlimited(self) -> Rights:
         return with_rules(Rights(), EVERYTHING, self.catalogue)
@@ -201,6 +203,11 @@ class Accounts:
     def users(self) -> list[User]:
         """All users by name."""
         return [self._users[name] for name in sorted(self._users, key=lambda one: one.encode(errors="surrogateescape"))]
+
+    @property
+    def newcomer(self) -> User | None:
+        """Who a client is before it has logged in; None: nobody."""
+        return self.default if self.default.nopass and self.default.enabled else None
 
     def get(self, name: str) -> User | None:
         """The user of this name."""
@@ -286,6 +293,7 @@ class Accounts:
         """
         found: dict[str, Rights] = {}
         errors: list[str] = []
+        lines = tuple(lines)
         for number, line in enumerate(lines, 1):
             words = line.strip(" \t\r\n").split(" ")
             if words != [""]:
@@ -297,7 +305,18 @@ class Accounts:
         self.default.give(found.get("default") or self._unlimited(), self.catalogue)
         self._users = {name: User(name, rights, self.catalogue) for name, rights in found.items()}
         self._users["default"] = self.default
+        self._configured = lines
         self._part_with(removed, [self.default])
+
+    def restarted(self, password: str) -> None:
+        """The server begins again: what users did to users is gone, `load` and requirepass are not."""
+        lines = self._configured
+        self.load([])
+        if password:
+            self.set_password(password)
+        if lines:
+            self.load(lines)
+        self.log.clear()
 
     def _load_line(self, words: Sequence[str], found: dict[str, Rights], place: str) -> list[str]:
         """Add the user of one line to those that are found; what is wrong with it."""

@@ -12,42 +12,12 @@ from typing import TYPE_CHECKING
 from hatopo.testing._acl_rules import as_text, describe_channels, describe_commands, describe_keys
 from hatopo.testing._commands import CATEGORIES
 from hatopo.testing._handlers import integer
-from hatopo.testing._reply import OK, ErrorReply, Members, Reply, Status
+from hatopo.testing._reply import OK, ErrorReply, Members, Reply
 
 if TYPE_CHECKING:
     from hatopo.testing._acl import Accounts, User
     from hatopo.testing._acl_rules import Catalogue, Selector
 
-HELP = """\
-ACL <subcommand> [<arg> [value] [opt] ...]. Subcommands are:
-CAT [<category>]
-    List all commands that belong to <category>, or all command categories
-    when no category is specified.
-DELUSER <username> [<username> ...]
-    Delete a list of users.
-DRYRUN <username> <command> [<arg> ...]
-    Returns whether the user can execute the given command without executing the command.
-GETUSER <username>
-    Get the user's details.
-GENPASS [<bits>]
-    Generate a secure 256-bit user password. The optional `bits` argument can
-    be used to specify a different size.
-LIST
-    Show users details in config file format.
-LOAD
-    Reload users from the ACL file.
-LOG [<count> | RESET]
-    Show the ACL log entries.
-SAVE
-    Save the current config to the ACL file.
-SETUSER <username> <attribute> [<attribute> ...]
-    Create or modify a user with the specified attributes.
-USERS
-    List all the registered usernames.
-WHOAMI
-    Return the current connection username.
-HELP
-    Prints this help."""
 NO_FILE = (
     "ERR This Redis instance is not configured to use an ACL file. You may want to specify users via the ACL SETUSER "
     "command and then issue a CONFIG REWRITE (assuming you have a Redis configuration file set) in order to store "
@@ -160,10 +130,6 @@ def _no_file(accounts: Accounts, args: Sequence[bytes]) -> Reply:
     raise ErrorReply(NO_FILE)
 
 
-def _help(accounts: Accounts, args: Sequence[bytes]) -> Reply:
-    return [Status(line) for line in HELP.splitlines()]
-
-
 _SUBCOMMANDS: dict[str, Callable[[Accounts, Sequence[bytes]], Reply]] = {
     "setuser": _set_user,
     "deluser": _remove_users,
@@ -176,7 +142,6 @@ _SUBCOMMANDS: dict[str, Callable[[Accounts, Sequence[bytes]], Reply]] = {
     "dryrun": _dry_run,
     "load": _no_file,
     "save": _no_file,
-    "help": _help,
 }
 
 

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from hatopo.testing._client_commands import address_of, wrong_form
 from hatopo.testing._commands import TABLE
-from hatopo.testing._config import ROOM, SYNTAX_ERROR, help_of
+from hatopo.testing._config import ROOM, SYNTAX_ERROR
 from hatopo.testing._handlers import Handler, Handlers, integer, text
+from hatopo.testing._help import subcommands_of
 from hatopo.testing._info import BYTES_PER_KEY, used_memory
 from hatopo.testing._monitors import redacted
 from hatopo.testing._reply import NO_REPLY, OK, ErrorReply, Members, Push, Reply, Status, Text
@@ -148,7 +149,7 @@ def debug(node: DataNode, session: Session, args: list[bytes]) -> Reply:
     _check_allowed(node, "debug")
     name, count = text(args[1]).lower(), len(args)
     if name == "help" and count == 2:
-        return help_of("debug")
+        return subcommands_of("debug", _DEBUG)
     expected, function = _DEBUG.get(name, ((), _debug_log))
     if count not in expected:
         raise wrong_form(args)
@@ -317,11 +318,6 @@ def slowlog_reset(node: DataNode, session: Session, args: list[bytes]) -> Reply:
 @commands("memory|purge")
 def nothing_to_do(node: DataNode, session: Session, args: list[bytes]) -> Reply:
     return OK
-
-
-@commands("slowlog|help", "latency|help", "memory|help", "module|help", "pubsub|help")
-def helps(node: DataNode, session: Session, args: list[bytes]) -> Reply:
-    return help_of(text(args[0]).lower())
 
 
 @commands("latency|latest", "latency|history", "module|list")

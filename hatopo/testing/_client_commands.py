@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from hatopo.testing._config import SYNTAX_ERROR, help_of
+from hatopo.testing._config import SYNTAX_ERROR
 from hatopo.testing._greeting import checked_name
 from hatopo.testing._handlers import Handlers, integer, text
 from hatopo.testing._reply import NO_REPLY, OK, ErrorReply, Members, Reply, Text
@@ -105,11 +105,6 @@ def wrong_form(args: list[bytes]) -> ErrorReply:
     return ErrorReply(
         f"ERR unknown subcommand or wrong number of arguments for '{text(args[1])[:128]}'. Try {container} HELP."
     )
-
-
-@commands("client|help")
-def helps(server: Server, session: Session, args: list[bytes]) -> Reply:
-    return help_of("client")
 
 
 @commands("client|id")

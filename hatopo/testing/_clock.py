@@ -13,6 +13,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import logging
+import math
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("hatopo.testing")
 
+FEW = 64
+"""So many cancelled timers are no reason to tidy up."""
 TURN = 0.003
 """Seconds of the wall's clock for which the timers of a scaled clock may keep the loop busy at a time."""
 
@@ -31,9 +34,12 @@ TURN = 0.003
 class Timer:
     """Something that is to happen at a moment; `cancel` prevents it."""
 
-    __slots__ = ("args", "callback", "due", "owner")
+    __slots__ = ("_clock", "args", "callback", "due", "owner")
 
-    def __init__(self, due: float, callback: Callable[..., object], args: tuple[Any, ...], owner: object) -> None:
+    def __init__(
+        self, clock: Clock, due: float, callback: Callable[..., object], args: tuple[Any, ...], owner: object
+    ) -> None:
+        self._clock = clock
         self.due = due
         self.owner = owner
         self.callback: Callable[..., object] | None = callback
@@ -41,13 +47,15 @@ class Timer:
 
     def cancel(self) -> None:
         """Make sure that it does not happen."""
-        self.callback = None
-        self.args = ()
+        if self.callback is not None:
+            self.callback = None
+            self.args = ()
+            self._clock.cancelled += 1
 
     def run(self) -> None:
         """Let it happen; an error is logged, and stops nobody else."""
         callback, args = self.callback, self.args
-        self.cancel()
+        self.callback, self.args = None, ()
         if callback is not None:
             try:
                 callback(*args)
@@ -67,6 +75,8 @@ class Clock:
         self.data: Clock = self
         """The clock of what clients ask for: expiry, timeouts of blocking commands."""
         self._heap: list[tuple[float, int, Timer]] = []
+        self.cancelled = 0
+        """How many of its timers will not happen, and are kept."""
         self._numbers = itertools.count()
         self._alarm: asyncio.Handle | None = None
         self._alarm_at = float("inf")
@@ -74,11 +84,19 @@ class Clock:
 
     def after(self, delay: float, callback: Callable[..., object], *args: Any, owner: object = None) -> Timer:
         """Call back in `delay` seconds of this clock."""
-        timer = Timer(self.now + max(delay, 0.0), callback, args, owner)
+        if self.cancelled > FEW and self.cancelled > len(self._heap) // 2:
+            self._tidy_up()
+        timer = Timer(self, self.now + max(delay, 0.0), callback, args, owner)
         heapq.heappush(self._heap, (timer.due, next(self._numbers), timer))
         if not self._running and timer.due < self._alarm_at:
             self._arm()
         return timer
+
+    def _tidy_up(self) -> None:
+        """Forget what was cancelled."""
+        self._heap[:] = [entry for entry in self._heap if entry[2].callback is not None]
+        heapq.heapify(self._heap)
+        self.cancelled = 0
 
     def catch_up(self) -> None:
         """Run what is due by now."""
@@ -101,6 +119,8 @@ class Clock:
             heap = self._heap
             while heap and heap[0][0] <= moment:
                 due, _, timer = heapq.heappop(heap)
+                if timer.callback is None:
+                    self.cancelled -= 1
                 if due > self.now:
                     self.now = due
                 timer.run()
@@ -117,6 +137,7 @@ class Clock:
         """Have the loop wake this clock when the next timer is due."""
         while self._heap and self._heap[0][2].callback is None:
             heapq.heappop(self._heap)
+            self.cancelled -= 1
         due = self._heap[0][0] if self._heap else float("inf")
         if due == self._alarm_at:
             return
@@ -228,6 +249,8 @@ class ManualClock(Clock):
         """Let `seconds` pass, and all that is due in them happen, in order; returns when it has."""
         if seconds < 0:
             raise ValueError(f"time does not run backwards: {seconds!r}")
+        if not math.isfinite(seconds):
+            raise ValueError(f"seconds must be a number, and finite, not {seconds!r}")
         LOOP.call(lambda: self._run_until(self.now + seconds))
 
     def _current(self) -> float:

@@ -38,28 +38,6 @@ SPEC_FIELDS: Final[dict[str, tuple[str, ...]]] = {
     "unknown": (),
 }
 DOC_FLAGS: Final = ("deprecated", "syscmd")
-HELP: Final = """\
-COMMAND <subcommand> [<arg> [value] [opt] ...]. Subcommands are:
-(no subcommand)
-    Return details about all Redis commands.
-COUNT
-    Return the total number of commands in this Redis server.
-LIST
-    Return a list of all commands in this Redis server.
-INFO [<command-name> ...]
-    Return details about multiple Redis commands.
-    If no command names are given, documentation details for all
-    commands are returned.
-DOCS [<command-name> ...]
-    Return documentation details about multiple Redis commands.
-    If no command names are given, documentation details for all
-    commands are returned.
-GETKEYS <full-command>
-    Return the keys from a full Redis command.
-GETKEYSANDFLAGS <full-command>
-    Return the keys and the access flags from a full Redis command.
-HELP
-    Prints this help."""
 
 
 def command_reply(args: Sequence[bytes], table: Table = TABLE) -> Reply:
@@ -130,17 +108,12 @@ def _with_subcommands(commands: Iterable[Command]) -> Iterator[Command]:
         yield from command.subcommands.values()
 
 
-def _help(_: Sequence[bytes], __: Table) -> Reply:
-    return [Status(line) for line in HELP.splitlines()]
-
-
 _ANSWERS: Final[dict[str, Callable[[Sequence[bytes], Table], Reply]]] = {
     "command": _all,
     "command|count": _count,
     "command|docs": _docs_of,
     "command|getkeys": _keys,
     "command|getkeysandflags": _keys_and_flags,
-    "command|help": _help,
     "command|info": _some,
     "command|list": _list,
 }

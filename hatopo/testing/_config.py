@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from hatopo.testing._glob import matches
 from hatopo.testing._handlers import Handlers, text
-from hatopo.testing._reply import OK, ErrorReply, Reply, Status
+from hatopo.testing._reply import OK, ErrorReply, Reply
 from hatopo.testing._slowlog import SlowLog
 
 if TYPE_CHECKING:
@@ -435,18 +435,6 @@ class Config:
 
 def _failed(name: str, reason: str) -> ErrorReply:
     return ErrorReply(f"ERR CONFIG SET failed (possibly related to argument '{name}') - {reason}")
-
-
-@functools.cache
-def help_of(container: str) -> list[Reply]:
-    """What HELP of a container answers."""
-    told: dict[str, list[str]] = json.loads((ROOM / "_admin.json").read_text())["help"]
-    return [Status(line) for line in told[container]]
-
-
-@commands("config|help")
-def helps(node: DataNode, session: Session, args: list[bytes]) -> Reply:
-    return help_of("config")
 
 
 @commands("config|get")

@@ -13,6 +13,8 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from hatopo.testing._checks import words as packed
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -45,27 +47,35 @@ class Event:
     """What it says of it."""
 
 
-def wait_until(check: Callable[[], T], seconds: float = 30.0, what: str = "") -> T:
+def _moment() -> float:
+    time.sleep(0.01)
+    return 0.0
+
+
+def wait_until(
+    check: Callable[[], T], seconds: float = 30.0, what: str = "", let_pass: Callable[[], float] = _moment
+) -> T:
     """Ask until `check` says something true, and return that.
 
     Args:
         check: a server that does not answer, or answers with an error, means "not yet".
-        seconds: how long to ask.
+        seconds: how long to ask, by the wall's clock or by that of `let_pass`.
         what: what is waited for, for the error.
+        let_pass: called between two looks; returns for how many seconds a clock has gone on that stands otherwise.
 
     Raises:
         TimeoutError: it was not so in time.
     """
-    deadline, last = time.monotonic() + seconds, ""
+    deadline, passed, last = time.monotonic() + seconds, 0.0, ""
     while True:
         try:
             if found := check():
                 return found
         except (OSError, ServerError) as error:
             last = f": {error}"
-        if time.monotonic() > deadline:
+        if time.monotonic() > deadline or passed > seconds:
             raise TimeoutError(f"not within {seconds:g} s: {what or check}{last}")
-        time.sleep(0.01)
+        passed += let_pass()
 
 
 class Control:
@@ -104,7 +114,7 @@ class Control:
 
     def send(self, *words: str | int | float | bytes) -> None:
         """Send a command without waiting for its reply."""
-        parts = [word if isinstance(word, bytes) else str(word).encode() for word in words]
+        parts = packed(words)
         request = b"*%d\r\n" % len(parts) + b"".join(b"$%d\r\n%s\r\n" % (len(part), part) for part in parts)
         self._socket.sendall(request)
 

@@ -10,24 +10,21 @@ import logging
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
-from hatopo.testing import _engine_natives
-from hatopo.testing._engine_adapter import SUPPORTED_COMMANDS, Server, Socket
+from hatopo.testing._engine_adapter import Server, Socket
 from hatopo.testing._engine_context import NATIVE, Attempt, Blocked, Context
 from hatopo.testing._engine_data import Change, Data, Value, copied, expires_of
-from hatopo.testing._engine_functions import Functions
+from hatopo.testing._engine_natives import is_ours
 from hatopo.testing._engine_patches import RUNNING, install
-from hatopo.testing._engine_scan import Walks
 from hatopo.testing._engine_scripts import Scripts
 from hatopo.testing._reply import ErrorReply, Reply
 
 __all__ = ["EngineSession", "Keyspace", "ScriptHost", "Snapshot", "Value", "Waiting"]
 
 _LOG = logging.getLogger("hatopo.testing")
-_OURS = frozenset(_engine_natives.ADAPTED) | NATIVE.keys()
-"""The commands of the engine."""
 Handler = Callable[["list[bytes]"], Reply]
 
 
@@ -44,14 +41,11 @@ class ScriptHost(Protocol):
         """A command in a script that is not the engine's."""
 
 
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """All that a keyspace held at one moment."""
 
-    __slots__ = ("databases", "libraries")
-
-    def __init__(self, databases: dict[int, dict[bytes, Value]], libraries: list[bytes]) -> None:
-        self.databases = databases
-        self.libraries = libraries
+    databases: dict[int, dict[bytes, Value]]
 
 
 class Keyspace:
@@ -75,9 +69,7 @@ class Keyspace:
         self._quiet: list[tuple[int, bytes]] = []
         self._data = [Data(number, self.milliseconds, self._changes, self._quiet) for number in range(databases)]
         self._server = Server(self._data)
-        self.walks = Walks()
         self.scripts = Scripts()
-        self.functions = Functions(self.scripts)
 
     def milliseconds(self) -> int:
         """The time in milliseconds since 1970; it stands still while a script runs."""
@@ -90,19 +82,16 @@ class Keyspace:
 
     def handles(self, name: str) -> bool:
         """Whether this command, in lower case and without subcommand, is the engine's."""
-        return name in _OURS
+        return is_ours(name)
 
     def declared(self, name: str, word: bytes) -> frozenset[str] | None:
         """The flags that a script declares; None where there are none, or no such script.
 
         Args:
-            name: the command that runs it: eval, evalsha, fcall, or one of these with _ro.
-            word: what follows that: code, a digest, or the name of a function.
+            name: the command that runs it: eval, evalsha, or one of these with _ro.
+            word: what follows that: code, or a digest.
         """
-        if not name.startswith("fcall"):
-            return self.scripts.declared(word, by_digest=name.startswith("evalsha"))
-        function = self.functions.get(word)
-        return None if function is None else function.flags
+        return self.scripts.declared(word, by_digest=name.startswith("evalsha"))
 
     def session(self, host: ScriptHost) -> EngineSession:
         """A client of the data."""
@@ -159,7 +148,7 @@ class Keyspace:
             data.number: {key: Value(copied(item.value), expires_of(item)) for key, item in data.live().items()}
             for data in self._data
         }
-        return Snapshot({number: keys for number, keys in kept.items() if keys}, self.functions.codes())
+        return Snapshot({number: keys for number, keys in kept.items() if keys})
 
     def load(self, snapshot: Snapshot) -> None:
         """Hold what a snapshot holds, and nothing else; reports nothing."""
@@ -167,7 +156,6 @@ class Keyspace:
         for number, keys in snapshot.databases.items():
             for key, value in keys.items():
                 self.put(number, key, value)
-        self.functions.restore(snapshot.libraries, b"flush")
 
     def clear(self, db: int | None = None) -> None:
         """Delete all keys of one database, or of all; reports nothing."""
@@ -175,10 +163,9 @@ class Keyspace:
             data.wipe()
 
     def forget(self) -> None:
-        """Hold nothing any more: no keys, no scripts, no functions."""
+        """Hold nothing any more: no keys, no scripts."""
         self.clear()
         self.scripts.flush()
-        self.functions.libraries.clear()
 
     def swap(self, a: int, b: int) -> None:
         """Exchange the contents of two databases."""
@@ -236,14 +223,11 @@ class EngineSession(Context):
         self.keyspace = keyspace
         self.host = host
         self.databases = keyspace._data
-        self.rng = keyspace.rng
-        self.walks = keyspace.walks
         self.data = keyspace._data[0]
         self._protocol = 2
         self._socket = Socket(keyspace._server)
         self._socket.select(self.data)
         self._handlers: dict[bytes, Handler] = {}
-        self._adapters: dict[str, Handler] = {}
 
     @property
     def db(self) -> int:
@@ -263,7 +247,7 @@ class EngineSession(Context):
     @protocol.setter
     def protocol(self, value: int) -> None:
         self._protocol = value
-        self._socket.speak(value)
+        self._socket.speak(value, self.scripting)
 
     def execute(self, args: list[bytes], may_block: bool = True) -> Reply | Waiting:
         """Run a command; an error is returned."""
@@ -293,34 +277,17 @@ class EngineSession(Context):
 
     def adapted(self, name: str, args: list[bytes]) -> Reply:
         """What fakeredis makes of a command."""
-        handler = self._adapters.get(name)
-        if handler is None:
-            handler = self._adapters[name] = self._adapted(name)
-        return handler(args)
+        return self._socket.run(name, args[1:])
 
     def _find(self, name: bytes) -> Handler:
         """The handler of a command."""
         text = name.decode("latin-1").lower()
+        if not is_ours(text):
+            raise ErrorReply(f"ERR the embedded server does not have '{name.decode('utf-8', 'replace')}'")
         function = NATIVE.get(text)
-        if function is not None:
-            handler: Handler = partial(function, self)
-        elif text in _engine_natives.ADAPTED and text in SUPPORTED_COMMANDS:
-            handler = self._adapted(text)
-        else:
-            raise ErrorReply(f"ERR unknown command '{name.decode('utf-8', 'replace')}', with args beginning with: ")
+        handler = partial(self.adapted, text) if function is None else partial(function, self)
         if len(self._handlers) < 1000:
             self._handlers[name] = handler
-        return handler
-
-    def _adapted(self, name: str) -> Handler:
-        """The handler of a command of fakeredis."""
-        signature = SUPPORTED_COMMANDS[name]
-        socket = self._socket
-        function = getattr(socket, signature.func_name)
-
-        def handler(args: list[bytes]) -> Reply:
-            return socket.run(function, signature, args[1:], self._protocol)
-
         return handler
 
     def again(self, args: Sequence[bytes], attempt: Attempt, key: bytes) -> Reply | None:
@@ -343,7 +310,6 @@ class EngineSession(Context):
     def close(self) -> None:
         """Nothing is left of the client."""
         self._handlers.clear()
-        self._adapters.clear()
 
 
 class Waiting:

@@ -1,7 +1,8 @@
 """What a data command works with: its database, its clock, the arguments as numbers. Decides what is refused in them.
 
 A command of our own is a function of a Context and the request; it returns a reply or raises ErrorReply, and is put
-into NATIVE under its name by @native. It knows nothing of sessions, scripts or replication.
+into NATIVE under its name by @native. Most of them ask fakeredis, by `adapted`, and put right what it answers. They
+know nothing of sessions, scripts or replication.
 """
 
 from __future__ import annotations
@@ -9,15 +10,10 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
-from hatopo.testing._engine_data import Data, Item
+from hatopo.testing._engine_data import Data
 from hatopo.testing._reply import ErrorReply, Reply
-
-if TYPE_CHECKING:
-    import random
-
-    from hatopo.testing._engine_scan import Walks
 
 __all__ = [
     "NATIVE",
@@ -33,8 +29,7 @@ __all__ = [
     "integer",
     "native",
     "number",
-    "timeout_of",
-    "word",
+    "text",
 ]
 
 WRONG_TYPE = "WRONGTYPE Operation against a key holding the wrong kind of value"
@@ -43,12 +38,7 @@ NOT_INTEGER = "ERR value is not an integer or out of range"
 NOT_FLOAT = "ERR value is not a valid float"
 NO_KEY = "ERR no such key"
 _INTEGER = re.compile(rb"-?[1-9][0-9]{0,18}|0")
-_FLOAT = re.compile(
-    rb"[+-]?(?:[0-9]+\.?[0-9]*(?:[eE][+-]?[0-9]+)?|\.[0-9]+(?:[eE][+-]?[0-9]+)?|[iI][nN][fF](?:inity)?)"
-)
-_HEXADECIMAL = re.compile(rb"[+-]?0[xX][0-9a-fA-F]*\.?[0-9a-fA-F]*(?:[pP][+-]?[0-9]+)?")
-LONGEST = 512 * 1024 * 1024
-"""The most bytes a string may have."""
+_FLOAT = re.compile(rb"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?|[+-]?[iI][nN][fF](?:inity)?")
 
 
 def integer(value: bytes, message: str = NOT_INTEGER, least: int = -(2**63), most: int = 2**63 - 1) -> int:
@@ -66,8 +56,6 @@ def floating(value: bytes, message: str = NOT_FLOAT) -> float:
         found = float(value)
         if not (math.isinf(found) and value.lstrip(b"+-")[:1].isdigit()):
             return found
-    elif _HEXADECIMAL.fullmatch(value):
-        return float.fromhex(value.decode())
     raise ErrorReply(message)
 
 
@@ -78,17 +66,9 @@ def number(value: float) -> bytes:
     return b"%.17g" % value
 
 
-def word(value: bytes) -> bytes:
-    """An option, in lower case."""
-    return value.lower()
-
-
-def timeout_of(value: bytes) -> float:
-    """The timeout of a blocking command, in seconds."""
-    seconds = floating(value, "ERR timeout is not a float or out of range")
-    if seconds < 0 or seconds * 1000 >= 2**63:  # where a real server overflows
-        raise ErrorReply("ERR timeout is negative")
-    return seconds
+def text(value: bytes) -> str:
+    """A word as it stands in errors."""
+    return value.decode("utf-8", "surrogateescape")
 
 
 Attempt = Callable[["bytes | None"], "Reply | None"]
@@ -96,12 +76,12 @@ Attempt = Callable[["bytes | None"], "Reply | None"]
 
 
 class Blocked(Exception):  # noqa: N818
-    """A command has found nothing and would wait."""
+    """A command has found nothing and would wait; `at_once` is the answer where nobody may wait."""
 
-    def __init__(self, keys: tuple[bytes, ...], timeout: float, attempt: Attempt, expired: Reply) -> None:
-        self.keys, self.timeout, self.attempt, self.expired = keys, timeout, attempt, expired
-        self.at_once = expired
-        """The answer where nobody may wait."""
+    def __init__(
+        self, keys: tuple[bytes, ...], timeout: float, attempt: Attempt, expired: Reply, at_once: Reply
+    ) -> None:
+        self.keys, self.timeout, self.attempt, self.expired, self.at_once = keys, timeout, attempt, expired, at_once
 
 
 class Context:
@@ -112,14 +92,11 @@ class Context:
     protocol: int
     """2 or 3, of the client or of the script."""
     databases: list[Data]
-    rng: random.Random
-    walks: Walks
-    """The scans that are under way."""
     scripting: bool = False
     """Whether a script asks."""
 
     def adapted(self, name: str, args: list[bytes]) -> Reply:
-        """What fakeredis makes of a command."""
+        """What fakeredis makes of a command; only what follows its name counts in `args`."""
         raise NotImplementedError
 
     def now(self) -> int:
@@ -135,7 +112,7 @@ class Context:
             raise ErrorReply(WRONG_TYPE)
         return item.value
 
-    def item(self, key: bytes) -> Item | None:
+    def item(self, key: bytes) -> Any:
         """What is stored under a key."""
         return self.data.item(key)
 
@@ -149,19 +126,8 @@ class Context:
         data.changes.append((data.number, key, True))
         if quietly:
             data.quiet.append((data.number, key))
-        if item is not None and not item.value and type(item.value) is not bytes:
+        if item is not None and not item.value and type(item.value) is list:
             del data._dict[key]
-
-    def block(self, keys: tuple[bytes, ...], timeout: float, attempt: Attempt, expired: Reply) -> Reply:
-        """Try, and wait for the keys if that is in vain."""
-        reply = attempt(None)
-        if reply is None:
-            raise Blocked(keys, timeout, attempt, expired)
-        return reply
-
-    def score(self, value: float) -> Reply:
-        """A double, as a reply."""
-        return value if self.protocol == 3 else number(value)
 
 
 Native = Callable[[Any, "list[bytes]"], Reply]

@@ -11,7 +11,7 @@ import heapq
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from fakeredis._core import Database
+from fakeredis._core import Database, Item
 from fakeredis.model import ExpiringMembersSet, Hash, StreamGroup, XStream, ZSet
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ __all__ = [
     "Data",
     "Hash",
     "HyperLog",
-    "Item",
     "MemberSet",
     "Value",
     "XStream",
@@ -49,17 +48,6 @@ _NAMES: dict[type, str] = {
     Hash: "hash",
     XStream: "stream",
 }
-
-
-@dataclass(slots=True)
-class Item:
-    """What is stored under a key; fakeredis has its own, with the same attributes."""
-
-    value: Any
-    expireat: float | None = None
-    """When it expires, in seconds since 1970."""
-    raw: bool = False
-    """Whether it is a string that has been changed in its place, which Redis keeps in another way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,15 +98,15 @@ class Data(Database):
     def expired(self, item: Any) -> bool:
         return bool(item.expireat is not None and round(item.expireat * 1000) < self.milliseconds())
 
-    def item(self, key: bytes) -> Item | None:
-        """The item of a key that is there and has not expired."""
-        item: Item | None = self._dict.get(key)
+    def item(self, key: bytes) -> Any:
+        """The item of a key that is there and has not expired, or None; it has a `value` and an `expireat`."""
+        item = self._dict.get(key)
         if item is not None and item.expireat is not None and self.expired(item):
             self._drop(key)
             return None
         return item
 
-    def __getitem__(self, key: bytes) -> Item:
+    def __getitem__(self, key: bytes) -> Any:
         item = self.item(key)
         if item is None:
             raise KeyError(key)
@@ -154,14 +142,14 @@ class Data(Database):
 
     # --- what the engine's own commands use
 
-    def write(self, key: bytes, content: Any, expires: int | None = None, raw: bool = False) -> None:
+    def write(self, key: bytes, content: Any, expires: int | None = None) -> None:
         """Set a key, noting the change; `expires` in milliseconds."""
         self.notify_watch(key)
-        self.place(key, content, expires, raw)
+        self.place(key, content, expires)
 
-    def place(self, key: bytes, content: Any, expires: int | None = None, raw: bool = False) -> None:
+    def place(self, key: bytes, content: Any, expires: int | None = None) -> None:
         """Set a key without a word."""
-        item = Item(content, None, raw)
+        item: Any = Item(content)
         if expires is not None:
             item.expireat = expires / 1000
             self.schedule_expiry(key, expires / 1000)
@@ -175,11 +163,15 @@ class Data(Database):
         del self._dict[key]
         return True
 
-    def expire(self, key: bytes, item: Item, expires: int | None) -> None:
-        """Change when a key that is there expires."""
-        self.notify_watch(key)
-        item.expireat = None if expires is None else expires / 1000
+    def expire_at(self, key: bytes, expires: int) -> None:
+        """Let a key that has just been changed expire at a time, at once if that has come."""
+        item = self._dict.get(key)
+        if item is None:
+            return
+        item.expireat = expires / 1000
         self.schedule_expiry(key, item.expireat)
+        if expires <= self.milliseconds():
+            del self._dict[key]
 
     def wipe(self) -> None:
         """Delete everything without a word."""
@@ -191,7 +183,7 @@ class Data(Database):
         return {key: item for key, item in self._dict.items() if not self.expired(item)}
 
 
-def expires_of(item: Item) -> int | None:
+def expires_of(item: Any) -> int | None:
     """When an item expires, in milliseconds."""
     return None if item.expireat is None else round(item.expireat * 1000)
 

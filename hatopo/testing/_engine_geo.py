@@ -1,16 +1,18 @@
-"""Places: decides how longitude and latitude become a score, how far two places are apart, and which are near."""
+"""Places: decides how longitude and latitude become a score, how far two places are apart, and which are near.
+
+All of it is ours: fakeredis keeps texts for scores, which no other command of sorted sets can read, and it knows
+neither boxes nor hashes.
+"""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from fractions import Fraction
+from decimal import Decimal
 
-from hatopo.testing._engine_context import SYNTAX, Context, floating, integer, native
+from hatopo.testing._engine_context import SYNTAX, Context, floating, integer, native, text
 from hatopo.testing._engine_data import ZSet
-from hatopo.testing._engine_ranges import stored
-from hatopo.testing._engine_strings import human
-from hatopo.testing._engine_zsets import found, zadd
+from hatopo.testing._engine_zsets import store
 from hatopo.testing._reply import NULL_ARRAY, ErrorReply, Reply
 
 RADIUS = 6372797.560856
@@ -88,11 +90,17 @@ def geoadd(context: Context, args: list[bytes]) -> Reply:
     request = [b"zadd", *args[1:start]]
     for index in range(start, len(args), 3):
         request += [b"%d" % encode(_place(args[index], args[index + 1])), args[index + 2]]
-    return zadd(context, request)
+    return context.adapted("zadd", request)
 
 
 def _metres(value: float) -> bytes:
     return b"%.4f" % value
+
+
+def _scores(context: Context, key: bytes, members: list[bytes]) -> list[float | None]:
+    """The scores of members, None where there is none."""
+    zset = context.get(key, ZSet)
+    return [None if zset is None else zset.get(member) for member in members]
 
 
 @native("geodist")
@@ -100,11 +108,8 @@ def geodist(context: Context, args: list[bytes]) -> Reply:
     if len(args) > 5:
         raise ErrorReply(SYNTAX)
     unit = _unit(args[4]) if len(args) == 5 else 1.0
-    scores = found(context, args[1])
-    ends = [None if scores is None else scores.get(member) for member in args[2:4]]
-    if ends[0] is None or ends[1] is None:
-        return None
-    return _metres(distance(decode(ends[0]), decode(ends[1])) / unit)
+    one, other = _scores(context, args[1], args[2:4])
+    return None if one is None or other is None else _metres(distance(decode(one), decode(other)) / unit)
 
 
 class _Degrees(float):
@@ -113,27 +118,22 @@ class _Degrees(float):
     __slots__ = ()
 
     def __format__(self, how: str) -> str:
-        return human(Fraction(self)).decode()
+        return f"{Decimal(float(self)):.17f}".rstrip("0").rstrip(".")
 
 
 def _shown(context: Context, place: Place) -> Reply:
-    if context.protocol == 3:
-        return [_Degrees(one) for one in place]
-    return [human(Fraction(one)) for one in place]
+    return [_Degrees(one) if context.protocol == 3 else f"{_Degrees(one)}".encode() for one in place]
 
 
 @native("geopos")
 def geopos(context: Context, args: list[bytes]) -> Reply:
-    scores = found(context, args[1])
-    places = [None if scores is None else scores.get(member) for member in args[2:]]
-    return [NULL_ARRAY if score is None else _shown(context, decode(score)) for score in places]
+    scores = _scores(context, args[1], args[2:])
+    return [NULL_ARRAY if score is None else _shown(context, decode(score)) for score in scores]
 
 
 @native("geohash")
 def geohash(context: Context, args: list[bytes]) -> Reply:
-    scores = found(context, args[1])
-    values = [None if scores is None else scores.get(member) for member in args[2:]]
-    return [None if score is None else _letters(score) for score in values]
+    return [None if score is None else _letters(score) for score in _scores(context, args[1], args[2:])]
 
 
 def _letters(score: float) -> bytes:
@@ -145,201 +145,169 @@ def _letters(score: float) -> bytes:
 # --- what is near
 
 
+def _length(value: bytes, unit: bytes, what: str, negative: str) -> float:
+    """A length in metres."""
+    length = floating(value, f"ERR need numeric {what}")
+    if length < 0:
+        raise ErrorReply(f"ERR {negative} cannot be negative")
+    return length * _unit(unit)
+
+
 @dataclass(slots=True)
 class _Search:
     """What is looked for."""
 
-    scores: ZSet | None
+    zset: ZSet | None
     center: Place | None = None
-    member: bytes | None = None
-    radius: float | None = None
-    """In metres; None where a box is meant."""
-    box: tuple[float, float] | None = None
+    given: bool = False
+    """Whether a centre is given, be it a member of nothing."""
+    sides: tuple[float, ...] = ()
+    """A radius, or width and height, in metres."""
     unit: float = 1.0
     words: frozenset[bytes] = frozenset()
-    """WITHDIST, WITHCOORD, WITHHASH, ASC, DESC, ANY."""
     count: int = 0
     target: bytes | None = None
-    """Where to store what is found."""
     by_distance: bool = False
+
+    def member(self, name: bytes) -> None:
+        """Look around a member."""
+        self.given = True
+        if self.zset is not None:
+            if name not in self.zset:
+                raise ErrorReply("ERR could not decode requested zset member")
+            self.center = decode(self.zset[name])
+
+    def place(self, longitude: bytes, latitude: bytes) -> None:
+        """Look around a place."""
+        self.given, self.center = True, _place(longitude, latitude)
+
+    def shape(self, *words: bytes) -> None:
+        """Look within a radius, or a box; the unit is the last word."""
+        self.unit = _unit(words[-1])
+        if len(words) == 2:
+            self.sides = (_length(*words, "radius", "radius"),)
+        else:
+            names = ("width", "height")
+            self.sides = tuple(
+                _length(side, words[-1], name, "height or width") for side, name in zip(words, names, strict=False)
+            )
 
     def inside(self, place: Place) -> float | None:
         """How far a place is from the center; None if it is too far."""
         assert self.center is not None
         far = distance(self.center, place)
-        if self.box is None:
-            return far if self.radius is not None and far <= self.radius else None
-        if distance((self.center[0], self.center[1]), (self.center[0], place[1])) > self.box[1] / 2:
+        if len(self.sides) == 1:
+            return far if far <= self.sides[0] else None
+        if distance(self.center, (self.center[0], place[1])) > self.sides[1] / 2:
             return None
-        return far if distance((place[0], place[1]), (self.center[0], place[1])) <= self.box[0] / 2 else None
+        return far if distance(place, (self.center[0], place[1])) <= self.sides[0] / 2 else None
+
+    def hits(self) -> list[tuple[float, bytes, float, Place]]:
+        """What is near: distance, member, score and place."""
+        found = []
+        for score, member in self.zset._byscore if self.zset is not None else ():
+            far = self.inside(decode(score))
+            if far is not None:
+                found.append((far, member, score, decode(score)))
+        if self.words & {b"asc", b"desc"} or (self.count and b"any" not in self.words):
+            found.sort(key=lambda hit: hit[0], reverse=b"desc" in self.words)
+        return found[: self.count or None]
 
 
-def _length(value: bytes, what: str) -> float:
-    try:
-        return floating(value)
-    except ErrorReply:
-        raise ErrorReply(f"ERR need numeric {what}") from None
+_SHOWN = frozenset({b"withdist", b"withcoord", b"withhash"})
+_WORDS = _SHOWN | {b"asc", b"desc", b"any"}
 
 
-def _radius(value: bytes, unit: bytes) -> float:
-    radius = _length(value, "radius")
-    if radius < 0:
-        raise ErrorReply("ERR radius cannot be negative")
-    return radius * _unit(unit)
-
-
-def _box(width: bytes, height: bytes, unit: bytes) -> tuple[float, float]:
-    sides = _length(width, "width"), _length(height, "height")
-    if min(sides) < 0:
-        raise ErrorReply("ERR height or width cannot be negative")
-    return sides[0] * _unit(unit), sides[1] * _unit(unit)
-
-
-_WORDS = frozenset({b"withdist", b"withcoord", b"withhash", b"asc", b"desc", b"any"})
-
-
-class _Options:
-    """Takes the options of a search one by one."""
-
-    def __init__(self, name: str, args: list[bytes], search: _Search) -> None:
-        self.name, self.args, self.search = name, args, search
-        self.words: set[bytes] = set()
-        self.free = name.startswith("geosearch")
-        """Whether centre and shape are options too."""
-
-    def take(self, index: int) -> int:
-        """Take the option at an index; how many words it has."""
-        option, rest = self.args[index].lower(), len(self.args) - index - 1
-        if option in _WORDS:
-            if option in (b"asc", b"desc"):
-                self.words -= {b"asc", b"desc"}
-            self.words.add(option)
-            return 1
-        if option == b"count" and rest:
-            self.search.count = integer(self.args[index + 1])
-            if self.search.count <= 0:
-                raise ErrorReply("ERR COUNT must be > 0")
-            return 2
-        taken = self._shape(option, index, rest) if self.free else self._store(option, index, rest)
-        if not taken:
-            raise ErrorReply(SYNTAX)
-        return taken
-
-    def _store(self, option: bytes, index: int, rest: int) -> int:
-        if option in (b"store", b"storedist") and rest and not self.name.endswith("_ro"):
-            self.search.target = self.args[index + 1]
-            self.search.by_distance = option == b"storedist"
-            return 2
-        return 0
-
-    def _shape(self, option: bytes, index: int, rest: int) -> int:
-        search, args = self.search, self.args
-        if option == b"storedist" and self.name == "geosearchstore":
-            search.by_distance = True
-            return 1
-        center = search.center is not None or search.member is not None
-        if option == b"frommember" and rest >= 1 and not center:
-            search.member = args[index + 1]
-            search.center = _member_place(search.scores, search.member)
-            return 2
-        if option == b"fromlonlat" and rest >= 2 and not center:
-            search.center = _place(args[index + 1], args[index + 2])
-            return 3
-        shaped = search.radius is not None or search.box is not None
-        if option == b"byradius" and rest >= 2 and not shaped:
-            search.radius = _radius(args[index + 1], args[index + 2])
-            search.unit = _unit(args[index + 2])
-            return 3
-        if option == b"bybox" and rest >= 3 and not shaped:
-            search.box = _box(args[index + 1], args[index + 2], args[index + 3])
-            search.unit = _unit(args[index + 3])
-            return 4
-        return 0
-
-
-def _asked(name: str, args: list[bytes], start: int, search: _Search) -> None:
-    options = _Options(name, args, search)
-    index = start
+def _options(search: _Search, name: str, args: list[bytes], index: int) -> None:
+    """Take the options of a search from an index on; those of GEOSEARCH say also where and how far."""
+    free = name.startswith("geosearch")
+    words: set[bytes] = set()
     while index < len(args):
-        index += options.take(index)
-    search.words = frozenset(options.words)
-    if search.target is not None and search.words & {b"withdist", b"withcoord", b"withhash"}:
+        option, rest = args[index].lower(), args[index + 1 :]
+        index += 1
+        match option:
+            case _ if option in _WORDS:
+                words -= {b"asc", b"desc"} if option in (b"asc", b"desc") else set()
+                words.add(option)
+            case b"storedist" if name == "geosearchstore":
+                search.by_distance = True
+            case b"count" if rest:
+                search.count, index = integer(rest[0]), index + 1
+                if search.count <= 0:
+                    raise ErrorReply("ERR COUNT must be > 0")
+            case b"store" | b"storedist" if rest and not free and not name.endswith("_ro"):
+                search.target, search.by_distance, index = rest[0], option == b"storedist", index + 1
+            case b"frommember" if rest and free and not search.given:
+                search.member(rest[0])
+                index += 1
+            case b"fromlonlat" if len(rest) > 1 and free and not search.given:
+                search.place(rest[0], rest[1])
+                index += 2
+            case b"byradius" if len(rest) > 1 and free and not search.sides:
+                search.shape(*rest[:2])
+                index += 2
+            case b"bybox" if len(rest) > 2 and free and not search.sides:
+                search.shape(*rest[:3])
+                index += 3
+            case _:
+                raise ErrorReply(SYNTAX)
+    search.words = frozenset(words)
+    _check(search, name)
+
+
+def _check(search: _Search, name: str) -> None:
+    """Raise where options miss others, or exclude them."""
+    if search.target is not None and search.words & _SHOWN:
         what = "GEOSEARCHSTORE" if name == "geosearchstore" else "STORE option in GEORADIUS"
         raise ErrorReply(f"ERR {what} is not compatible with WITHDIST, WITHHASH and WITHCOORD options")
-    if options.free and search.center is None and search.member is None:
+    if not search.given:
         raise ErrorReply(f"ERR exactly one of FROMMEMBER or FROMLONLAT can be specified for {name}")
-    if options.free and search.radius is None and search.box is None:
+    if not search.sides:
         raise ErrorReply(f"ERR exactly one of BYRADIUS and BYBOX can be specified for {name}")
     if b"any" in search.words and not search.count:
         raise ErrorReply("ERR the ANY argument requires COUNT argument")
 
 
-def _member_place(scores: ZSet | None, member: bytes) -> Place | None:
-    """The place of a member; None if there is no such key."""
-    if scores is None:
-        return None
-    score = scores.get(member)
-    if score is None:
-        raise ErrorReply("ERR could not decode requested zset member")
-    return decode(score)
-
-
-def _search(context: Context, search: _Search) -> Reply:
+def _answer(context: Context, search: _Search) -> Reply:
     """What is found, or how much of it has been stored."""
-    hits = []
-    for score, member in search.scores._byscore if search.scores is not None else ():
-        place = decode(score)
-        far = search.inside(place)
-        if far is not None:
-            hits.append((far, member, score, place))
-            if b"any" in search.words and len(hits) == search.count:
-                break
-    if search.words & {b"asc", b"desc"} or (search.count and b"any" not in search.words):
-        hits.sort(key=lambda hit: hit[0], reverse=b"desc" in search.words)
-    if search.count:
-        del hits[search.count :]
-    if search.target is not None:
-        return stored(
-            context,
-            search.target,
-            sorted((far / search.unit if search.by_distance else score, member) for far, member, score, _ in hits),
-        )
-    shown: list[Reply] = []
-    for far, member, score, place in hits:
-        parts: list[Reply] = [member]
-        if b"withdist" in search.words:
-            parts.append(_metres(far / search.unit))
-        if b"withhash" in search.words:
-            parts.append(int(score))
-        if b"withcoord" in search.words:
-            parts.append(_shown(context, place))
-        shown.append(parts if len(parts) > 1 else member)
-    return shown
+    hits = search.hits()
+    if search.target is None:
+        return [_hit(context, search, *hit) for hit in hits]
+    stored = ZSet()
+    for far, member, score, _ in hits:
+        stored.add(member, far / search.unit if search.by_distance else score)
+    return store(context, search.target, stored)
+
+
+def _hit(context: Context, search: _Search, far: float, member: bytes, score: float, place: Place) -> Reply:
+    parts: list[Reply] = [member]
+    if b"withdist" in search.words:
+        parts.append(_metres(far / search.unit))
+    if b"withhash" in search.words:
+        parts.append(int(score))
+    if b"withcoord" in search.words:
+        parts.append(_shown(context, place))
+    return parts if len(parts) > 1 else member
 
 
 @native("georadius", "georadius_ro", "georadiusbymember", "georadiusbymember_ro")
 def georadius(context: Context, args: list[bytes]) -> Reply:
-    name = args[0].decode("latin-1").lower()
-    scores = found(context, args[1])
-    search = _Search(scores)
-    if "bymember" in name:
-        start = 3
-        search.center = _member_place(scores, args[2])
+    name = text(args[0]).lower()
+    search = _Search(context.get(args[1], ZSet))
+    start = 3 if "bymember" in name else 4
+    if start == 3:
+        search.member(args[2])
     else:
-        start = 4
-        search.center = _place(args[2], args[3])
-    if scores is not None or start == 4:
-        search.radius = _radius(args[start], args[start + 1])
-        search.unit = _unit(args[start + 1])
-    _asked(name, args, start + 2, search)
-    return _search(context, search)
+        search.place(args[2], args[3])
+    search.shape(args[start], args[start + 1])
+    _options(search, name, args, start + 2)
+    return _answer(context, search)
 
 
 @native("geosearch", "geosearchstore")
 def geosearch(context: Context, args: list[bytes]) -> Reply:
-    name = args[0].decode("latin-1").lower()
-    start = 3 if name == "geosearchstore" else 2
-    scores = found(context, args[start - 1])
-    search = _Search(scores, target=args[1] if name == "geosearchstore" else None)
-    _asked(name, args, start, search)
-    return _search(context, search)
+    name = text(args[0]).lower()
+    stores = name == "geosearchstore"
+    search = _Search(context.get(args[1 + stores], ZSet), target=args[1] if stores else None)
+    _options(search, name, args, 2 + stores)
+    return _answer(context, search)

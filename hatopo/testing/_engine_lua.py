@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from time import monotonic
 from typing import Any, NamedTuple
 
 import lupa.lua51 as lua
@@ -14,6 +15,9 @@ __all__ = ["Failure", "Lua", "lua"]
 
 STEPS = 500
 """After so many million steps a script is stopped: nobody could stop it otherwise."""
+
+SECONDS = 5.0
+"""Or after so many seconds, at the end of the million steps that it is in."""
 
 MEMORY = 1 << 19
 """The most kilobytes that scripts may hold."""
@@ -36,14 +40,14 @@ Answer = tuple[Any, ...]
 
 
 class Lua:
-    """One runtime, for all scripts and functions of a keyspace."""
+    """One runtime, for all scripts of a keyspace."""
 
     def __init__(self, call: Callable[[Sequence[bytes]], Reply], lib: Callable[..., Answer]) -> None:
         self.resp = 2
         """The protocol that the running script has chosen."""
         self._call = call
         self._lib = lib
-        self._steps = 0
+        self._steps, self._began = 0, 0.0
         self._runtime = lua.LuaRuntime(
             encoding=None,
             source_encoding="latin-1",
@@ -53,7 +57,7 @@ class Lua:
             attribute_filter=_deny,
         )
         prelude = self._runtime.compile(PRELUDE.encode())
-        self._compile, self._run, self._load, self.null = prelude(self._ask, self._of_lib, self._watch, MEMORY)
+        self._compile, self._run, self.null = prelude(self._ask, self._of_lib, self._watch, MEMORY)
 
     def table(self, values: Any) -> Any:
         """A table of a list or a dictionary."""
@@ -66,27 +70,17 @@ class Lua:
             return None, _text(result[1])
         return result, ""
 
-    def run(self, function: Any, keys: Sequence[bytes] | None, values: Sequence[Any]) -> Reply | Failure:
-        """Run a script with KEYS and ARGV, or, without `keys`, a function with two tables."""
-        self.resp, self._steps = 2, 0
-        keys_table = None if keys is None else self.table(list(keys))
+    def run(self, function: Any, keys: Sequence[bytes], values: Sequence[bytes]) -> Reply | Failure:
+        """Run a script with KEYS and ARGV."""
+        self.resp, self._steps, self._began = 2, 0, monotonic()
         try:
-            ok, *result = self._run(function, keys_table, self.table(list(values)))
+            ok, *result = self._run(function, self.table(list(keys)), self.table(list(values)))
         except lua.LuaError as error:
             return Failure(f"ERR {error}", None, None)
         if not ok:
             text, source, line = (*result, None, None)[:3]
             return Failure(_text(text), None if source is None else _text(source), line)
         return self._reply(iter(list(result[0].values())))
-
-    def load_library(self, code: bytes) -> tuple[str, str]:
-        """Run the code of a library; "ok", "compiling" or "registering", and what went wrong."""
-        self._steps = 0
-        try:
-            result = self._load(code)
-        except lua.LuaError as error:
-            return "registering", f"ERR {error}"
-        return (_text(result[0]), _text(result[1])) if isinstance(result, tuple) else (_text(result), "")
 
     # --- from Lua to Python
 
@@ -111,7 +105,7 @@ class Lua:
 
     def _watch(self, kilobytes: float) -> bytes | None:
         self._steps += 1
-        if self._steps > STEPS or kilobytes > MEMORY:
+        if self._steps > STEPS or kilobytes > MEMORY or monotonic() - self._began > SECONDS:
             return b"ERR the embedded server stops scripts that take so long, or so much memory"
         return None
 

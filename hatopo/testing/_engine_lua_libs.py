@@ -13,8 +13,6 @@ from typing import Any
 
 import lupa.lua51 as lua
 
-from hatopo.testing._engine_lua_packing import PACKING
-
 __all__ = ["Libraries"]
 
 _ESCAPES = {34: b'\\"', 92: b"\\\\", 47: b"\\/", 8: b"\\b", 12: b"\\f", 10: b"\\n", 13: b"\\r", 9: b"\\t"}
@@ -34,8 +32,6 @@ class Libraries:
         """What a function of a library returns."""
         if name.startswith("bit_"):
             return (bit(name[4:], *arguments),)
-        if name in PACKING:
-            return tuple(PACKING[name](self._table, *arguments))
         match name:
             case "json_encode":
                 self._one(arguments, "encode")

@@ -98,11 +98,6 @@ local redis = {
 for _, name in ipairs({"log", "setresp", "set_repl", "sha1hex", "acl_check_cmd"}) do
     redis[name] = function(...) return answered(lib(name, ...)) end
 end
-local loading = {
-    REDIS_VERSION = redis.REDIS_VERSION, REDIS_VERSION_NUM = redis.REDIS_VERSION_NUM, log = redis.log,
-    LOG_DEBUG = 0, LOG_VERBOSE = 1, LOG_NOTICE = 2, LOG_WARNING = 3,
-    register_function = function(...) return answered(lib("register_function", select("#", ...), ...)) end,
-}
 
 -- libraries
 
@@ -113,11 +108,9 @@ for _, name in ipairs({"decode_invalid_numbers", "decode_max_depth", "encode_inv
     json[name] = of_lib("json_setting")
 end
 json.new = function() return json end
-local pack, bit, struct = {_NAME = "cmsgpack", _VERSION = "lua-cmsgpack 0.4.0"}, {}, {}
-for _, name in ipairs({"pack", "unpack", "unpack_one", "unpack_limit"}) do pack[name] = of_lib("msgpack_" .. name) end
+local bit = {}
 for _, name in ipairs({"arshift", "band", "bnot", "bor", "bswap", "bxor", "lshift", "rol", "ror", "rshift", "tobit",
                        "tohex"}) do bit[name] = of_lib("bit_" .. name) end
-for _, name in ipairs({"pack", "unpack", "size"}) do struct[name] = of_lib("struct_" .. name) end
 local maths, strings = {}, {}
 for name, value in pairs(math) do maths[name] = value end
 for name, value in pairs(string) do strings[name] = value end
@@ -173,13 +166,10 @@ visible.pcall = function(...) return caught(pcall(...)) end
 visible.pairs, visible.next, visible.rawget, visible.rawset = plain_pairs, plain_next, plain_rawget, plain_rawset
 visible.setmetatable, visible.loadstring, visible.load = plain_setmetatable, text_only, text_of
 visible.string, visible.math, visible.table = frozen(strings), frozen(maths), frozen(table)
-visible.cjson, visible.cmsgpack, visible.bit, visible.struct = frozen(json), frozen(pack), frozen(bit), frozen(struct)
-local scripts_redis = frozen(redis)
+visible.cjson, visible.bit, visible.redis = frozen(json), frozen(bit), frozen(redis)
 local function missing(t, name, level)
     error("Script attempted to access nonexistent global variable '" .. tostring(name) .. "'", level or 2)
 end
-local loading_redis = frozen(loading, setmetatable(loading, {__index = missing}))
-visible.redis = scripts_redis
 visible._G = real
 local names, coroutine = {}, coroutine
 for name in pairs(real) do names[#names + 1] = name end
@@ -199,7 +189,7 @@ originals[real] = visible
 
 -- time
 
-local function is_script(source) return source == "@user_script" or source == "@user_function" end
+local function is_script(source) return source == "@user_script" end
 local stopped = false
 local function step()
     if collected("count") > full then collected("collect") end
@@ -288,11 +278,7 @@ local function run(what, keys, values)
     visible.KEYS, visible.ARGV = keys, values
     stopped = false
     sethook(step, "", 1000000)
-    local ok, result
-    if keys then ok, result = xpcall(what, located)
-    else
-        ok, result = xpcall(function() return what(values[1], values[2]) end, located)
-    end
+    local ok, result = xpcall(what, located)
     sethook()
     visible.KEYS, visible.ARGV = nil, nil
     if not ok then
@@ -307,23 +293,5 @@ local function compile(code, name)
     if byte(code) == 27 then return nil, "attempt to load a binary chunk" end
     return loadstring(code, name)
 end
-local function load_library(code)
-    local what, problem = compile(code, "@user_function")
-    if not what then return "compiling", problem end
-    visible.redis = loading_redis
-    local taken = {}
-    for _, name in ipairs({"error", "assert", "pcall", "xpcall"}) do taken[name] = visible[name] end
-    visible.error = nil
-    stopped = false
-    sethook(step, "", 1000000)
-    local ok, result = xpcall(what, function(problem)
-        if type(problem) == "table" then return tostring(rawget(problem, "err")) end
-        return "ERR " .. tostring(problem)
-    end)
-    sethook()
-    visible.redis, visible.error = scripts_redis, taken.error
-    if ok then return "ok" end
-    return "registering", result
-end
-return compile, run, load_library, null
+return compile, run, null
 """

@@ -1,17 +1,16 @@
-"""Scripts and functions: decides what EVAL, SCRIPT, FCALL and FUNCTION do, and what a command in a script may."""
+"""Scripts: decides what EVAL and SCRIPT do, and what a command in a script may."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hatopo.testing._commands import lookup
 from hatopo.testing._engine_context import Blocked, integer, native
-from hatopo.testing._engine_help import help_of
 from hatopo.testing._engine_lua import Failure, Lua
 from hatopo.testing._engine_lua_libs import Libraries
 from hatopo.testing._engine_lua_source import without_tail_calls
@@ -19,9 +18,8 @@ from hatopo.testing._reply import OK, ErrorReply, Reply
 
 if TYPE_CHECKING:
     from hatopo.testing._engine import EngineSession
-    from hatopo.testing._engine_functions import Function
 
-__all__ = ["Caller", "Scripts", "run_function"]
+__all__ = ["Caller", "Scripts"]
 
 _LOG = logging.getLogger("hatopo.testing.scripts")
 _LEVELS = {0: logging.DEBUG, 1: logging.DEBUG, 2: logging.INFO, 3: logging.WARNING}
@@ -51,8 +49,6 @@ class Scripts:
 
     def __init__(self) -> None:
         self.caller: Caller | None = None
-        self.registering: Callable[..., None] | None = None
-        """Takes the functions of a library while it is being loaded."""
         self._scripts: dict[bytes, Script] = {}
         self._lua: Lua | None = None
         self._libraries: Libraries | None = None
@@ -87,7 +83,8 @@ class Scripts:
             raise ErrorReply(RUN_FROM_READ_ONLY)
         session.host.check(command.name, words)
         self._lua_of(session)
-        if session.keyspace.handles(command.name.partition("|")[0]):
+        container, _, subcommand = command.name.partition("|")
+        if session.keyspace.handles(container) and subcommand != "help":
             try:
                 return session.perform(list(words))
             except Blocked as blocked:
@@ -122,11 +119,6 @@ class Scripts:
                 return ()
             case "acl_check_cmd":
                 return (self._may(values),)
-            case "register_function":
-                if self.registering is None:
-                    raise ErrorReply("ERR redis.register_function can only be called on FUNCTION LOAD command")
-                self.registering(*values)
-                return ()
         assert self._libraries is not None
         return self._libraries(name, *values)
 
@@ -167,18 +159,8 @@ class Scripts:
             if session.db != db:
                 session.db = db
 
-    def evaluate(self, session: EngineSession, code: bytes, args: list[bytes], read_only: bool) -> Reply:
-        """EVAL and its like, from the number of keys on."""
-        keys, values = keys_and_values(args)
-        sha = self.load(code)
-        script = self._scripts[sha]
-        session.host.begin(script.flags, read_only)
-        with self._running(session, read_only or "no-writes" in (script.flags or ())):
-            result = self.lua.run(script.function, keys, values)
-        return described(result, sha.decode())
-
-    def evaluate_sha(self, session: EngineSession, sha: bytes, args: list[bytes], read_only: bool) -> Reply:
-        """EVALSHA and its like."""
+    def evaluate(self, session: EngineSession, sha: bytes, args: list[bytes], read_only: bool) -> Reply:
+        """Run a script that is known by its digest; `args` from the number of keys on."""
         script = self._scripts.get(sha.lower())
         if script is None:
             raise ErrorReply("NOSCRIPT No matching script. Please use EVAL.")
@@ -197,19 +179,6 @@ class Scripts:
             return _shebang(word)[0]
         except ErrorReply:
             return None
-
-    def call_function(self, session: EngineSession, function: Function, args: list[bytes], read_only: bool) -> Reply:
-        """FCALL, from the number of keys on."""
-        try:
-            count = integer(args[0])
-        except ErrorReply:
-            raise ErrorReply("ERR Bad number of keys provided") from None
-        keys, values = _split(count, args)
-        session.host.begin(function.flags, read_only)
-        with self._running(session, "no-writes" in function.flags):
-            tables = [self.lua.table(keys), self.lua.table(values)]
-            result = self.lua.run(function.code, None, tables)
-        return described(result, function.name)
 
     def load(self, code: bytes) -> bytes:
         """Compile a script unless it is known; its digest."""
@@ -241,10 +210,7 @@ def described(result: Reply | Failure, name: str) -> Reply:
 
 def keys_and_values(args: list[bytes]) -> tuple[list[bytes], list[bytes]]:
     """KEYS and ARGV of a request, from the number of keys on."""
-    return _split(integer(args[0]), args)
-
-
-def _split(count: int, args: list[bytes]) -> tuple[list[bytes], list[bytes]]:
+    count = integer(args[0])
     if count > len(args) - 1:
         raise ErrorReply("ERR Number of keys can't be greater than number of args")
     if count < 0:
@@ -299,38 +265,20 @@ def _log(values: tuple[Any, ...]) -> None:
 # --- the commands
 
 
-def _debug(mode: bytes) -> Reply:
-    if mode.lower() == b"no":
-        return OK
-    if mode.lower() in (b"yes", b"sync"):
-        raise ErrorReply("ERR the embedded server has no debugger of scripts")
-    raise ErrorReply("ERR Use SCRIPT DEBUG YES/SYNC/NO")
-
-
-@native("eval", "eval_ro")
+@native("eval", "eval_ro", "evalsha", "evalsha_ro")
 def eval_(session: EngineSession, args: list[bytes]) -> Reply:
-    return session.keyspace.scripts.evaluate(session, args[1], args[2:], args[0].lower().endswith(b"_ro"))
-
-
-@native("evalsha", "evalsha_ro")
-def evalsha(session: EngineSession, args: list[bytes]) -> Reply:
-    return session.keyspace.scripts.evaluate_sha(session, args[1], args[2:], args[0].lower().endswith(b"_ro"))
-
-
-@native("fcall", "fcall_ro")
-def run_function(session: EngineSession, args: list[bytes]) -> Reply:
-    function = session.keyspace.functions.get(args[1])
-    if function is None:
-        raise ErrorReply("ERR Function not found")
-    return session.keyspace.scripts.call_function(session, function, args[2:], args[0].lower().endswith(b"_ro"))
+    name, scripts = args[0].lower(), session.keyspace.scripts
+    sha = args[1]
+    if not name.startswith(b"evalsha"):
+        keys_and_values(args[2:])
+        sha = scripts.load(args[1])
+    return scripts.evaluate(session, sha, args[2:], name.endswith(b"_ro"))
 
 
 @native("script")
 def script(session: EngineSession, args: list[bytes]) -> Reply:
     scripts = session.keyspace.scripts
     match args[1].lower():
-        case b"help":
-            return help_of("script")
         case b"load":
             return scripts.load(args[2])
         case b"exists":
@@ -347,5 +295,5 @@ def script(session: EngineSession, args: list[bytes]) -> Reply:
                 raise ErrorReply("ERR Use SCRIPT DEBUG YES/SYNC/NO")
             if args[2].lower() == b"no":
                 return OK
-            return _debug(args[2])
+            raise ErrorReply("ERR the embedded server has no debugger of scripts")
     raise ErrorReply(f"ERR unknown subcommand '{args[1].decode('utf-8', 'replace')}'. Try SCRIPT HELP.")

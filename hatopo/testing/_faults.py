@@ -6,21 +6,42 @@ a server as a whole (kill, pause, cut) is the server's and the world's.
 
 from __future__ import annotations
 
+import enum
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from hatopo.testing._reply import NO_REPLY, ErrorReply
+from hatopo.testing._reply import ErrorReply, Reply, encode
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from hatopo.testing._commands import Command
     from hatopo.testing._server import Server
     from hatopo.testing._session import Session
+    from hatopo.testing._world import Party
+
+REASON = "a fault drops the connection"
+
+
+class Kind(enum.Enum):
+    """What goes wrong."""
+
+    FAIL = "fail"
+    """An error is answered, and the command does not run."""
+    DELAY = "delay"
+    """The command runs later."""
+    DROP = "drop"
+    """The connection is closed, and the command does not run."""
+    CUT = "cut"
+    """The command runs; so many bytes of its reply are sent, and the connection is closed."""
 
 
 @dataclass
 class Fault:
     """One thing that goes wrong with a command; `met` says how often it has."""
 
+    kind: Kind
     command: str
     """Its name, "client|list" for a subcommand; "*" is any command."""
     times: int | None
@@ -28,28 +49,34 @@ class Fault:
     after: int
     """How many that fit are spared first."""
     error: str = ""
-    """Answered instead of running the command."""
+    """FAIL: what is answered."""
     delay: float = 0.0
-    """Seconds for which the command waits before it runs."""
-    close: bool = False
-    """The connection is closed instead of a reply."""
-    execute: bool = True
-    """Whether the command runs, where the connection is closed."""
+    """DELAY: the seconds for which the command waits before it runs."""
     cut: int = 0
-    """Bytes of the reply that are sent before the connection is closed."""
+    """CUT: how many bytes of the reply are sent."""
     met: int = 0
     """How often it has happened: a fault that nobody meets tests nothing."""
 
     def __post_init__(self) -> None:
-        if self.times is not None and self.times < 1:
+        if self.times is not None and _whole("times", self.times) < 1:
             raise ValueError(f"times must be positive, or None for ever, not {self.times}")
-        for name in ("after", "delay", "cut"):
-            if getattr(self, name) < 0:
+        for name in ("after", "cut"):
+            if _whole(name, getattr(self, name)) < 0:
                 raise ValueError(f"{name} cannot be negative: {getattr(self, name)}")
+        if not (math.isfinite(self.delay) and self.delay >= 0):
+            raise ValueError(f"a delay must be a finite number of seconds, and not negative: {self.delay}")
+        if self.kind is Kind.FAIL and (not self.error.strip() or "\r" in self.error or "\n" in self.error):
+            raise ValueError(f"an error must be one line that says something, not {self.error!r}")
 
     def fits(self, name: str) -> bool:
         """Whether this command meets the rule."""
         return self.command in ("*", name, name.partition("|")[0])
+
+
+def _whole(name: str, number: int) -> int:
+    if not isinstance(number, int):
+        raise ValueError(f"{name} must be a whole number, not {number!r}")
+    return number
 
 
 class Faults:
@@ -88,36 +115,55 @@ class Faults:
         rule = self._next(command.name)
         if rule is None:
             return False
-        if rule.delay:
+        if rule.kind is Kind.DELAY:
             self._delay(rule, session, command, args)
-            return True
-        if rule.error:
+        elif rule.kind is Kind.FAIL:
             error = ErrorReply(rule.error)
             self._server.rejected(session, args, error)  # with EXEC, a transaction ends
-            self._server.count_error(error)
-            session.answer(error)
-        elif not rule.execute:
-            session.close("a fault drops the connection")
+            self._server.answer(session, error)
+        elif rule.kind is Kind.DROP:
+            session.close(REASON)
         else:
-            self._execute_and_close(rule, session, command, args)
+            self._run_and_cut(rule, session, command, args)
         return True
 
     def _delay(self, rule: Fault, session: Session, command: Command, args: list[bytes]) -> None:
+        """Hold the command back; it is checked again when it runs, for much may have changed."""
+        server = self._server
         session.hold()
+        session.postpone(lambda: server.again(session, command, args, spared=True))
+        server.world.data_after(rule.delay, session.release)
 
-        def go_on() -> None:
-            if not session.closed and self._server.running:
-                reply = self._server.attempt(session, command, args)
-                if reply is not NO_REPLY:
-                    session.answer(reply)
-                self._server.finish(session)
-            session.release()
-
-        self._server.world.data_after(rule.delay, self._server.when_awake, go_on)
-
-    def _execute_and_close(self, rule: Fault, session: Session, command: Command, args: list[bytes]) -> None:
-        reply = self._server.attempt(session, command, args)
-        if rule.cut and reply is not NO_REPLY:
-            session.answer(reply, rule.cut)
+    def _run_and_cut(self, rule: Fault, session: Session, command: Command, args: list[bytes]) -> None:
+        """Run the command, and close the connection when it has been answered, which takes a while if it blocks."""
+        session.peer = _Cut(session, rule.cut)
+        self._server.answer(session, self._server.attempt(session, command, args))
         self._server.finish(session)
-        session.close("a fault drops the connection")
+        if session.blocked is None:
+            session.close(REASON)
+        else:
+            session.postpone(lambda: session.close(REASON))
+
+
+class _Cut:
+    """The peer of a session of whose answer only so many bytes arrive; confirmations of subscriptions are one, too."""
+
+    def __init__(self, session: Session, left: int) -> None:
+        self._session, self._peer, self._left = session, session.peer, left
+
+    @property
+    def party(self) -> Party:
+        return self._peer.party
+
+    def deliver(self, reply: Reply, protocol: int, limit: int | None = None) -> None:
+        self._peer.deliver(reply, protocol, self._left)
+        self._left = max(0, self._left - len(encode(reply, protocol)))
+
+    def push(self, message: Sequence[Reply], protocol: int) -> None:
+        if self._session.blocked is None:
+            self.deliver(message, protocol)
+        else:
+            self._peer.push(message, protocol)  # of a subscription, while the command waits
+
+    def ended(self, reason: str, *, flush: bool = True) -> None:
+        self._peer.ended(reason, flush=flush)

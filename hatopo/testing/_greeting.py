@@ -118,13 +118,13 @@ def reset(server: Server, session: Session, args: list[bytes]) -> Reply:
 
 
 @commands("command", "command|count", "command|info", "command|docs", "command|list")
-@commands("command|getkeys", "command|getkeysandflags", "command|help")
+@commands("command|getkeys", "command|getkeysandflags")
 def command(server: Server, session: Session, args: list[bytes]) -> Reply:
     return server.describe_commands(args)
 
 
 @commands("acl|setuser", "acl|getuser", "acl|deluser", "acl|list", "acl|users", "acl|whoami", "acl|cat")
-@commands("acl|genpass", "acl|log", "acl|dryrun", "acl|load", "acl|save", "acl|help")
+@commands("acl|genpass", "acl|log", "acl|dryrun", "acl|load", "acl|save")
 def acl(server: Server, session: Session, args: list[bytes]) -> Reply:
     assert session.user is not None
     return server.accounts.execute(args, session.user)

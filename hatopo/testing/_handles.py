@@ -1,17 +1,21 @@
 """Handles: what a test holds in its hands, of a server that lives on the loop's thread.
 
 Every call crosses over to that thread and returns when it is done, so handles may be used from any thread, and from
-tasks (nothing here waits for time to pass). What the calls do is decided by the servers.
+tasks: nothing here waits for time to pass, but `execute`, for as long as its `timeout` says. What the calls do is
+decided by the servers.
 """
 
 from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import functools
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from hatopo.testing import _checks
+from hatopo.testing._access import ADMIN
 from hatopo.testing._control import Control, ServerError
-from hatopo.testing._faults import Fault
+from hatopo.testing._faults import Fault, Kind
 from hatopo.testing._loop import LOOP
 from hatopo.testing._reply import NULL_ARRAY, ErrorReply, Reply, number_text
 from hatopo.testing._server import Server
@@ -35,6 +39,8 @@ class ServerHandle(Generic[S]):
         self._server = server
         self.name = name
         self._login = login
+        self.announced: Address | None = None
+        """Where others are told to reach it, if not where it listens."""
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name} {self.host}:{self.port}>"
@@ -64,6 +70,11 @@ class ServerHandle(Generic[S]):
         """Whether it stands still."""
         return self._server.paused
 
+    @property
+    def awake(self) -> bool:
+        """Whether it runs and does not stand still."""
+        return self.running and not self.paused
+
     def execute(self, *words: str | int | float | bytes, timeout: float = 2.0) -> Any:
         """Run a command there, whatever users and partitions there are.
 
@@ -78,9 +89,10 @@ class ServerHandle(Generic[S]):
             ServerError: an error reply.
             ConnectionRefusedError: the server does not run.
             TimeoutError: it did not answer in time: it is paused, or the command blocks.
+            ValueError: there is no command.
         """
+        packed = _checks.words(words)
         asked: concurrent.futures.Future[Any] = concurrent.futures.Future()
-        packed = [word if isinstance(word, bytes) else str(word).encode() for word in words]
         session = LOOP.call(lambda: _ask(self._server, packed, asked))
         try:
             return asked.result(timeout)
@@ -110,7 +122,7 @@ class ServerHandle(Generic[S]):
 
         return LOOP.wait(run())
 
-    def control(self, timeout: float = 2.0) -> Control:
+    def control(self, timeout: float | None = 2.0) -> Control:
         """A connection to keep, for SUBSCRIBE or a transaction; logged in where that is needed."""
         control = Control(self.address, timeout=timeout, tls=self._server.tls is not None)
         try:
@@ -140,7 +152,13 @@ class ServerHandle(Generic[S]):
 
     def pause(self) -> None:
         """Make it stand still, as by SIGSTOP: connections stay open, nothing is answered."""
-        self._call(self._server.pause)
+
+        def pause() -> None:
+            if not self._server.running:
+                raise RuntimeError(f"{self.name} does not run")
+            self._server.pause()
+
+        self._call(pause)
 
     def resume(self) -> None:
         """The end of `pause`, as by SIGCONT."""
@@ -151,8 +169,31 @@ class ServerHandle(Generic[S]):
         LOOP.wait(self._server.refuse(refusing))
 
     def disconnect(self, kind: str = "normal") -> int:
-        """Close connections of clients: "normal", "pubsub", "replica", "master" or "all"; returns how many."""
-        return self._hang_up(lambda: self._server.disconnect(kind))
+        """Close connections of clients: "normal", "pubsub", "replica", "master" or "all"; returns how many.
+
+        Raises:
+            ConnectionRefusedError: the server does not run.
+            TimeoutError: it is paused.
+        """
+
+        def disconnect() -> int:
+            if not self._server.running:
+                raise ConnectionRefusedError(f"nobody listens at {self.host}:{self.port}")
+            if self._server.paused:
+                raise TimeoutError(f"{self.name} is paused")
+            return self._server.disconnect(kind)
+
+        return self._hang_up(disconnect)
+
+    def announce(self, host: str, port: int) -> None:
+        """Be known to the others by this address, which may be a wrong one; a restart keeps it."""
+        _checks.address((host, port))
+        self.announced = (host, port)
+        self._call(lambda: self._tell(host, port))
+
+    def _tell(self, host: str, port: int) -> None:
+        """Let the server announce another address."""
+        raise NotImplementedError
 
     # Faults on commands: of clients, not of servers among each other. What MULTI queues meets none; EXEC does.
 
@@ -176,23 +217,23 @@ class ServerHandle(Generic[S]):
         Raises:
             ValueError: there is no such command.
         """
-        return self._fault(Fault(command.lower(), times, after, error=error))
+        return self._fault(Fault(Kind.FAIL, command.lower(), times, after, error=error))
 
     def delay(self, command: str, seconds: float, times: int | None = 1, after: int = 0) -> Fault:
         """Run a command only after so many seconds of the wall's clock."""
-        return self._fault(Fault(command.lower(), times, after, delay=seconds))
+        return self._fault(Fault(Kind.DELAY, command.lower(), times, after, delay=seconds))
 
     def cut_reply(self, command: str, after_bytes: int, times: int | None = 1, after: int = 0) -> Fault:
         """Run a command, send so many bytes of its reply, and close the connection."""
-        return self._fault(Fault(command.lower(), times, after, close=True, cut=after_bytes))
+        return self._fault(Fault(Kind.CUT, command.lower(), times, after, cut=after_bytes))
 
     def drop_before(self, command: str, times: int | None = 1, after: int = 0) -> Fault:
         """Close the connection instead of running a command."""
-        return self._fault(Fault(command.lower(), times, after, close=True, execute=False))
+        return self._fault(Fault(Kind.DROP, command.lower(), times, after))
 
     def drop_after_execute(self, command: str, times: int | None = 1, after: int = 0) -> Fault:
         """Run a command, and close the connection instead of answering: the client cannot know."""
-        return self._fault(Fault(command.lower(), times, after, close=True))
+        return self._fault(Fault(Kind.CUT, command.lower(), times, after))
 
     def clear_faults(self) -> None:
         """The end of all faults on commands."""
@@ -202,9 +243,46 @@ class ServerHandle(Generic[S]):
 class NodeHandle(ServerHandle["DataNode"]):
     """A data node."""
 
+    def _tell(self, host: str, port: int) -> None:
+        self._server.announce(host, port)
+
     def role(self) -> str:
         """What it says that it is: "master" or "slave"."""
         return str(self.execute("ROLE")[0])
+
+    @property
+    def url(self) -> str:
+        """What redis-py's `from_url` takes, without a password.
+
+        Raises:
+            RuntimeError: it has never been started, so it has no port.
+        """
+        if not self.port:
+            raise RuntimeError(f"{self.name} has no port before it is started")
+        return f"redis{'s' if self._server.tls else ''}://{self.host}:{self.port}"
+
+    def configure(self, **settings: str | int) -> None:
+        """CONFIG SET, if it runs; a restart keeps it."""
+        for name, value in settings.items():
+            parameter = name.replace("_", "-")
+            if self.running:
+                self.execute("CONFIG", "SET", parameter, value)
+            self._call(functools.partial(self._keep, parameter, str(value)))
+            if parameter == "requirepass" and self._login[:1] != ADMIN[:1]:
+                self._login = (str(value),) if value else ()
+
+    def _keep(self, parameter: str, value: str) -> None:
+        try:
+            self._server.config.set(parameter, value)
+        except ErrorReply as error:
+            raise ServerError(error.text) from error
+
+    def replicate(self, master: Address | None) -> None:
+        """Follow this master (REPLICAOF), or none; also through restarts. A node that does not run is left alone."""
+        if master is not None:
+            _checks.address(master)
+        if self.running:
+            self.execute("REPLICAOF", *(master or ("NO", "ONE")))
 
     def restart(self, empty: bool = False) -> None:
         """Kill it, if it runs, and start it again at the same port.
@@ -219,30 +297,34 @@ class NodeHandle(ServerHandle["DataNode"]):
 
     def set_lag(self, seconds: float = 0.0, ops: int = 0) -> None:
         """Let this replica apply what it receives so many seconds, or so many writes, later."""
+        _checks.number("seconds", seconds, 0)
+        _checks.count("ops", ops, 0)
         self._call(lambda: self._server.replication.set_lag(seconds, ops))
 
     def set_loading(self, loading: bool = True) -> None:
         """Answer LOADING, as a node that reads its data from disk."""
         self._call(lambda: self._server.set_loading(loading))
 
-    def announce(self, host: str, port: int) -> None:
-        """Be known to masters and sentinels by this address, which may be a wrong one; a restart keeps it."""
-        self._call(lambda: self._server.announce(host, port))
-
 
 class SentinelHandle(ServerHandle["SentinelServer"]):
     """A sentinel."""
 
-    def announce(self, host: str, port: int) -> None:
-        """Be known to other sentinels by this address, which may be a wrong one."""
-        self._call(lambda: self._server.announce(host, port))
+    def _tell(self, host: str, port: int) -> None:
+        self._server.announce(host, port)
 
     def swallow(self, event: str, times: int | None = None) -> None:
         """Do not publish an event: "+switch-master"; so often, or for ever."""
+        if not isinstance(event, str):
+            raise TypeError(f"an event is named by text, as '+switch-master', not {event!r}")
+        if times is not None:
+            _checks.count("times", times, 1)
         self._call(lambda: self._server.swallow(event, times))
 
     def lie(self, master: Address, epoch: int | None = None) -> None:
         """Name another master than it believes in, whoever asks, under this configuration epoch."""
+        _checks.address(master)
+        if epoch is not None:
+            _checks.count("epoch", epoch, 0)
         self._call(lambda: self._server.lie(master, epoch))
 
     def honest(self) -> None:
@@ -279,10 +361,14 @@ def _ask(server: Server, words: list[bytes], asked: concurrent.futures.Future[An
         raise ConnectionRefusedError(f"nobody listens at {server.address[0]}:{server.address[1]}")
     server.world.clock.catch_up()
     session = server.open_session(_Asker(asked), ("127.0.0.1", 0))
-    session.exempt = True
-    session.user = server.superuser
-    session.update_guard()
-    session.feed(words)
+    try:
+        session.exempt = True
+        session.user = server.superuser
+        session.update_guard()
+        session.feed(words)
+    except BaseException:
+        session.end()
+        raise
     return session
 
 

@@ -29,6 +29,7 @@ def monitor(server: Server, session: Session, args: list[bytes]) -> Reply:
     if session in server.monitors or session.kind == "replica":
         return NO_REPLY
     server.monitors.append(session)
+    session.update_guard()
     server.update_guard()
     return OK
 

@@ -13,6 +13,7 @@ from hatopo.testing import (
     _client_commands,
     _config,
     _greeting,
+    _help,
     _info,
     _monitors,
     _pubsub,
@@ -64,6 +65,7 @@ class DataNode(Server):
             **_monitors.commands,
             **_replication.commands,
             **_states.commands,
+            **_help.commands,
         }
     )
 
@@ -202,8 +204,6 @@ class DataNode(Server):
             keys = tuple((reply.db, key) for key in reply.keys)
             self.waiters.block(session, Blocked(keys, reply.retry, reply.expired), reply.timeout)
             return NO_REPLY
-        if command.name.startswith("function|") and "write" in command.flags:
-            self.replication.propagate_functions()
         return reply
 
     def run_queued(self, session: Session, command: Command, args: list[bytes], replies: list[Reply]) -> None:
@@ -262,6 +262,7 @@ class DataNode(Server):
     def before_restart(self) -> None:
         self.config.restarted()
         self.keyspace.scripts.flush()
+        self.accounts.restarted(self.config.get("requirepass"))
 
     def on_start(self) -> None:
         self.replication.start()
@@ -269,11 +270,11 @@ class DataNode(Server):
 
     def _expire_cycle(self) -> None:
         """Delete what has expired, also where nobody asks for it."""
+        self._expiring = self.world.data_after(EXPIRE_CYCLE, self._expire_cycle)
         if not self.paused and not self.replication.is_replica:
             self.keyspace.expire_due()
             if self._dirty:
                 self.settle()
-        self._expiring = self.world.data_after(EXPIRE_CYCLE, self._expire_cycle)
 
     def on_stop(self) -> None:
         self._expiring.cancel()

@@ -31,11 +31,17 @@ class Port:
     """
 
     def __init__(self, number: int = 0) -> None:
+        if not 0 <= number <= 65535:
+            raise ValueError(f"there is no port {number}")
         self.number = number
         self._socket: socket.socket | None = None
         self._listens = False
-        self._accepted: set[asyncio.Task[object]] = set()
-        """Connections that are about to have their protocol."""
+        self._accepted: dict[asyncio.Task[None], socket.socket] = {}
+        """Connections that are about to have their protocol: with TLS, when their client has begun to speak."""
+        self._lost: set[asyncio.Task[None]] = set()
+        """Those that have ended, which their clients cannot know before the end of `hold`."""
+        self._held = False
+        self._waiting: list[asyncio.Future[None]] = []
         LOOP.sockets.add(self)
 
     @property
@@ -64,20 +70,55 @@ class Port:
                 accepted, _ = self._socket.accept()
             except (BlockingIOError, ConnectionAbortedError):
                 return
-            task = LOOP.loop.create_task(LOOP.loop.connect_accepted_socket(protocol, accepted, ssl=tls))
-            self._accepted.add(task)
+            task = LOOP.loop.create_task(self._begin(protocol, accepted, tls))
+            self._accepted[task] = accepted
             task.add_done_callback(self._begun)
 
-    def _begun(self, task: asyncio.Task[object]) -> None:
-        self._accepted.discard(task)
-        if not task.cancelled() and isinstance(task.exception(), OSError):
+    async def _begin(
+        self, protocol: Callable[[], asyncio.Protocol], accepted: socket.socket, tls: ssl.SSLContext | None
+    ) -> None:
+        """Give a connection its protocol; no handshake begins while connections are held."""
+        if tls is not None:
+            accepted.setblocking(False)
+            await _readable(accepted)
+            while self._held:
+                self._waiting.append(LOOP.loop.create_future())
+                await self._waiting[-1]
+        await LOOP.loop.connect_accepted_socket(protocol, accepted, ssl=tls)
+
+    def _begun(self, task: asyncio.Task[None]) -> None:
+        accepted = self._accepted.pop(task)
+        self._lost.discard(task)
+        if task.cancelled():
+            accepted.close()
+        elif isinstance(task.exception(), OSError):
             log.info("a connection to port %d has not begun: %s", self.number, task.exception())
 
+    def hold(self, held: bool) -> None:
+        """Begin no handshake, as the server stands still or is cut off from its clients; or do so again."""
+        self._held = held
+        if not held:
+            for task in self._lost:
+                task.cancel()
+            waiting, self._waiting = self._waiting, []
+            for one in waiting:
+                _fulfil(one)
+
+    def hang_up(self) -> None:
+        """End the connections that have not begun; where they are held, their clients learn of it later."""
+        self._lost |= self._accepted.keys()
+        self.hold(self._held)
+
     def shut(self) -> None:
-        """Refuse connections, and keep the port."""
-        if self._listens:
-            self.release()
+        """Refuse connections, and keep the port, where the system can at every moment."""
+        if not self._listens:
+            return
+        kept = _beside(self._socket, self.number)
+        self.release()
+        if kept is None:
             self.keep()
+        else:
+            self._socket = kept
 
     def release(self) -> None:
         """Let go of the port."""
@@ -95,6 +136,39 @@ class Port:
         self.release()
         for task in self._accepted:
             task.cancel()
+
+
+async def _readable(sock: socket.socket) -> None:
+    """Return when something has arrived, or the other side has gone."""
+    arrived: asyncio.Future[None] = LOOP.loop.create_future()
+    LOOP.loop.add_reader(sock, _fulfil, arrived)
+    try:
+        await arrived
+    finally:
+        LOOP.loop.remove_reader(sock)
+
+
+def _fulfil(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+def _beside(listening: socket.socket | None, port: int) -> socket.socket | None:
+    """A second socket that holds the port of one that listens; None: the system does not let two have it."""
+    if listening is None or not hasattr(socket, "SO_REUSEPORT"):
+        return None
+    kept = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        kept.bind((HOST, port))
+        kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 0)  # nobody else may come beside it
+        kept.setblocking(False)
+    except OSError:
+        kept.close()
+        return None
+    return kept
 
 
 def _bound(port: int) -> socket.socket:

@@ -16,7 +16,7 @@ from hatopo.testing._handlers import Handlers, integer, text
 from hatopo.testing._replication_followers import Followers
 from hatopo.testing._replication_info import info, role
 from hatopo.testing._replication_link import Upstream
-from hatopo.testing._replication_log import Change, History, Libraries, Published, Step, Swap
+from hatopo.testing._replication_log import Change, History, Published, Step, Swap
 from hatopo.testing._replication_wait import Waits
 from hatopo.testing._reply import OK, ErrorReply, Reply, Status
 
@@ -166,10 +166,6 @@ class Replication:
         self.waits.ask()
         self._ticks += 1
 
-    def _ping(self) -> None:
-        if len(self.followers) and not self.failover.holds_pings:
-            self.followers.send(self.history.add_ping())
-
     def _forget_history(self) -> None:
         """Let go of a backlog that no replica has wanted for long."""
         limit, idle = self._node.config.number("repl-backlog-ttl"), self._node.world.now - self.followers.alone_since
@@ -211,11 +207,6 @@ class Replication:
         """Send the replicas a SWAPDB; what changed before must have been sent, for it belongs to the old places."""
         if self.history.active and not self.is_replica:
             self.followers.send(self.history.add_swap(Swap(a, b)))
-
-    def propagate_functions(self) -> None:
-        """Send the replicas all functions, after a command has changed some."""
-        if self.history.active and not self.is_replica:
-            self.followers.send(self.history.add_libraries(Libraries((*self._node.keyspace.functions.codes(),))))
 
     def publish(self, channel: bytes, message: bytes, kind: str) -> None:
         """Let the replicas' clients hear a message, too."""

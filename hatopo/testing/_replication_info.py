@@ -42,14 +42,15 @@ def _about_master(node: DataNode) -> list[str]:
     assert upstream.address is not None
     host, port = upstream.address
     up, syncing = replication.link_up, upstream.state == "sync"
+    known = upstream.known and (up or not node.loading)  # while it reads its data, it does not know how far they go
     lines = [
         f"master_host:{host}",
         f"master_port:{port}",
         f"master_link_status:{'up' if up else 'down'}",
         f"master_last_io_seconds_ago:{now - int(upstream.last_io) if up else -1}",
         f"master_sync_in_progress:{int(syncing)}",
-        f"slave_read_repl_offset:{upstream.received if upstream.known else 1}",
-        f"slave_repl_offset:{replication.history.offset if upstream.known else 1}",
+        f"slave_read_repl_offset:{upstream.received if known else 1}",
+        f"slave_repl_offset:{replication.history.offset if known else 1}",
     ]
     if syncing:
         lines += [

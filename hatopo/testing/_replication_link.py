@@ -11,7 +11,7 @@ import logging
 from collections import deque
 from typing import TYPE_CHECKING
 
-from hatopo.testing._replication_log import AskAck, Change, FullSync, Libraries, Published, Step, Swap
+from hatopo.testing._replication_log import AskAck, Change, FullSync, Published, Step, Swap
 from hatopo.testing._reply import ErrorReply, Reply
 from hatopo.testing._world import LocalLink
 
@@ -263,8 +263,6 @@ class Upstream:
             elif isinstance(action, Swap):
                 node.keyspace.swap(action.a, action.b)
                 node.watches.touch_all()
-            elif isinstance(action, Libraries):
-                node.keyspace.functions.restore([*action.codes], b"flush")
             elif isinstance(action, Published):
                 node.publish(action.channel, action.message, action.kind)
             elif isinstance(action, AskAck):

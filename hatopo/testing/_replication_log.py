@@ -44,13 +44,6 @@ class Swap:
 
 
 @dataclass(frozen=True, slots=True)
-class Libraries:
-    """The code of all libraries of functions, as they are now."""
-
-    codes: tuple[bytes, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class Published:
     """A message of a channel; `kind` as of `Server.publish`."""
 
@@ -64,7 +57,7 @@ class AskAck:
     """Tell your master at once how far you are."""
 
 
-Action = Change | Swap | Libraries | Published | AskAck
+Action = Change | Swap | Published | AskAck
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +71,7 @@ class Step:
     @property
     def writes(self) -> bool:
         """Whether it changes data."""
-        return any(isinstance(action, (Change, Swap, Libraries)) for action in self.actions)
+        return any(isinstance(action, (Change, Swap)) for action in self.actions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +96,7 @@ class _Trace:
     keys: tuple[Key, ...]
     published: tuple[Published, ...]
     final: bool
-    """Nobody who has missed it can go on from before: databases have changed places, or functions."""
+    """Nobody who has missed it can go on from before: databases have changed places."""
 
 
 def length_of(*words: bytes) -> int:
@@ -196,11 +189,6 @@ class History:
         words = (b"SWAPDB", str(swap.a).encode(), str(swap.b).encode())
         return self._add((swap,), self._select(max(self._selected, 0)) + length_of(*words))
 
-    def add_libraries(self, libraries: Libraries) -> Step:
-        """Write what FUNCTION LOAD, DELETE, FLUSH or RESTORE has left."""
-        length = self._select(max(self._selected, 0)) + length_of(b"FUNCTION", b"RESTORE", *libraries.codes)
-        return self._add((libraries,), length)
-
     def add_message(self, message: Published) -> Step:
         """Write a PUBLISH or SPUBLISH."""
         name = b"SPUBLISH" if message.kind == "smessage" else b"PUBLISH"
@@ -236,7 +224,7 @@ class History:
                 keys.append((action.db, action.key))
             elif isinstance(action, Published):
                 published.append(action)
-            elif isinstance(action, (Swap, Libraries)):
+            elif isinstance(action, Swap):
                 final = True
         self._traces.append(_Trace(step.end, (*keys,), (*published,), final))
         limit = self._limit()

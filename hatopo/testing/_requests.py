@@ -35,6 +35,12 @@ class Requests:
         self._buffer = bytearray()
         self._needed = 0
         """How many bytes the buffer must have before it is worth another look."""
+        self._looked_at = 0
+        """How many bytes of an inline command are known to have no end."""
+        self._missing: int | None = None
+        """How many strings of the array that has begun have not come; None: none has begun."""
+        self._words: list[bytes] = []
+        """Those that have."""
         self._reader = hiredis.Reader()
 
     def feed(self, data: bytes, session: Session) -> Iterator[list[bytes]]:
@@ -45,10 +51,12 @@ class Requests:
             session: who has sent it: before the login, requests must be small.
         """
         buffer = self._buffer
-        if buffer:
+        if buffer or self._missing is not None:
             buffer += data
-            if len(buffer) < self._needed:
+            if len(buffer) < self._needed or (args := self._exact(session.user is None)) is None:
                 return
+            if args:
+                yield args
             data = bytes(buffer)
             buffer.clear()
         at = 0
@@ -58,10 +66,7 @@ class Requests:
         if at == len(data):
             return
         buffer += data[at:]
-        self._needed = 0
-        while buffer and (parsed := self._exact(session.user is None)) is not None:
-            args, used = parsed
-            del buffer[:used]
+        while buffer and (args := self._exact(session.user is None)) is not None:
             if args:
                 yield args
 
@@ -82,16 +87,24 @@ class Requests:
             self._reader = hiredis.Reader()
         return found, at
 
-    def _exact(self, stranger: bool) -> tuple[list[bytes], int] | None:
-        return self._array(stranger) if self._buffer.startswith(b"*") else self._inline()
+    def _exact(self, stranger: bool) -> list[bytes] | None:
+        """Take the next request from the buffer, or as much of it as is there; None: not all of it is."""
+        self._needed = 0
+        if self._missing is not None or self._buffer.startswith(b"*"):
+            return self._array(stranger)
+        return self._inline()
 
-    def _inline(self) -> tuple[list[bytes], int] | None:
-        end = self._buffer.find(b"\n")
+    def _inline(self) -> list[bytes] | None:
+        end = self._buffer.find(b"\n", self._looked_at)
         if end < 0:
+            self._looked_at = len(self._buffer)
             if len(self._buffer) > MAX_INLINE:
                 raise _wrong("too big inline request")
             return None
-        return split_words(bytes(self._buffer[:end])), end + 1
+        line = bytes(self._buffer[:end])
+        del self._buffer[: end + 1]
+        self._looked_at = 0
+        return split_words(line)
 
     def _line(self, start: int, error: str) -> tuple[bytes, int] | None:
         """The line that begins here, and where the next one does."""
@@ -100,27 +113,37 @@ class Requests:
             raise _wrong(error)
         return (bytes(self._buffer[start:end]), end + 2) if 0 <= end < len(self._buffer) - 1 else None
 
-    def _array(self, stranger: bool) -> tuple[list[bytes], int] | None:
-        head = self._line(0, "too big mbulk count string")
-        if head is None:
-            return None
-        count = _number(head[0][1:])
-        if count is None or count > MAX_COUNT:
-            raise _wrong("invalid multibulk length")
-        if stranger and count > MAX_COUNT_BEFORE_LOGIN:
-            raise _wrong("unauthenticated multibulk length")
-        spans, at = [], head[1]
-        for _ in range(count):
-            line = self._line(at, "too big bulk count string")
-            if line is None:
+    def _array(self, stranger: bool) -> list[bytes] | None:
+        """Go on with an array where the bytes ended last time: what has been read is not looked at again."""
+        buffer, at = self._buffer, 0
+        if self._missing is None:
+            head = self._line(0, "too big mbulk count string")
+            if head is None:
                 return None
+            self._missing, at = _count(head[0], stranger), head[1]
+        while self._missing > 0 and (line := self._line(at, "too big bulk count string")) is not None:
             start = line[1]
-            at = start + _size(line[0], stranger) + 2
-            if at > len(self._buffer):
-                self._needed = at
-                return None
-            spans.append(slice(start, at - 2))
-        return [bytes(self._buffer[span]) for span in spans], at
+            end = start + _size(line[0], stranger)
+            if end + 2 > len(buffer):
+                self._needed = end + 2 - at
+                break
+            self._words.append(bytes(buffer[start:end]))
+            self._missing, at = self._missing - 1, end + 2
+        del buffer[:at]
+        if self._missing > 0:
+            return None
+        words, self._words, self._missing = self._words, [], None
+        return words
+
+
+def _count(line: bytes, stranger: bool) -> int:
+    """How many strings the array has that this line announces."""
+    count = _number(line[1:])
+    if count is None or count > MAX_COUNT:
+        raise _wrong("invalid multibulk length")
+    if stranger and count > MAX_COUNT_BEFORE_LOGIN:
+        raise _wrong("unauthenticated multibulk length")
+    return count
 
 
 def _size(line: bytes, stranger: bool) -> int:

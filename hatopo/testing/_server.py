@@ -16,6 +16,7 @@ from hatopo.testing._acl import Accounts
 from hatopo.testing._channels import Channels
 from hatopo.testing._client_commands import describe
 from hatopo.testing._commands import TABLE, Command, Table, command_reply, lookup
+from hatopo.testing._effects import may_write, touches_keys
 from hatopo.testing._faults import Faults
 from hatopo.testing._handlers import Handler, Handlers
 from hatopo.testing._monitors import SCRIPTS, feed_monitors
@@ -36,12 +37,6 @@ log = logging.getLogger("hatopo.testing")
 
 KINDS = ("normal", "pubsub", "replica", "master", "all")
 QUEUED = Status("QUEUED")
-IN_SUBSCRIPTION = {
-    *("subscribe", "unsubscribe", "psubscribe", "punsubscribe", "ssubscribe", "sunsubscribe"),
-    *("ping", "quit", "reset"),
-}
-REPLICATED = {"eval", "evalsha", "fcall", "publish", "spublish", "pfcount"}
-"""What may reach replicas without being a write."""
 NOT_QUEUED = {"exec", "discard", "multi", "watch", "quit", "reset"}
 
 
@@ -117,13 +112,15 @@ class Server:
         """End at once, as by SIGKILL: connections break, what was not answered never will be."""
         if self.running:
             self.running = self.paused = False
-            self._port.shut()
             for session in [*self.sessions.values()]:
                 session.close("the server was killed", flush=False)
             self._after_pause.clear()
             self._paused_sessions.clear()
             self.unpause_clients()
             self.on_stop()
+            self._hold_handshakes()
+            self._port.hang_up()
+            self._port.shut()
 
     def shut_down(self) -> None:
         """End in order, as by SIGTERM: what was answered arrives, then connections are closed."""
@@ -153,8 +150,8 @@ class Server:
         self.world.clock.catch_up()
         self.kill()
         self.run_id = self.world.new_id()
-        self.stats.clear()
-        self.errors.clear()
+        for counter in (self.stats, self.errors, self.calls, self.rejected_calls, self.failed_calls):
+            counter.clear()
         self.before_restart()
         await self.start()
 
@@ -173,6 +170,7 @@ class Server:
                 session.hold()
             for connection in self.connections:
                 connection.freeze(True)
+            self._hold_handshakes()
 
     def resume(self) -> None:
         """The end of `pause`: what has arrived is answered now."""
@@ -185,6 +183,7 @@ class Server:
                 session.release()
             for connection in [*self.connections]:
                 connection.freeze(False)
+            self._hold_handshakes()
             self.on_resume()
             self.world.network_changed()
 
@@ -201,6 +200,10 @@ class Server:
         """Somebody has been cut off, or the cut is healed."""
         for connection in [*self.connections]:
             connection.set_reachable(not self.world.is_cut(self, CLIENTS))
+        self._hold_handshakes()
+
+    def _hold_handshakes(self) -> None:
+        self._port.hold(self.paused or self.world.is_cut(self, CLIENTS))
 
     def on_start(self) -> None:
         """What else begins with the server."""
@@ -220,8 +223,7 @@ class Server:
         """A client has connected."""
         self._last_id += 1
         self.stats["total_connections_received"] += 1
-        user = self.accounts.default if self.accounts.default.nopass and self.accounts.default.enabled else None
-        session = Session(self, peer, self._last_id, address, user)
+        session = Session(self, peer, self._last_id, address, self.accounts.newcomer)
         self.sessions[session.id] = session
         if self.paused:
             session.hold()
@@ -250,8 +252,7 @@ class Server:
                 self.channels.unsubscribe(session, command, channel)
         if session in self.monitors:
             self.monitors.remove(session)
-        default = self.accounts.default
-        session.user = default if default.nopass and default.enabled else None
+        session.user = self.accounts.newcomer
         session.protocol, session.name, session.replies = 2, b"", True
         session.extras.clear()
         session.update_guard()
@@ -293,7 +294,7 @@ class Server:
         return False
 
     def receive(self, session: Session, args: list[bytes]) -> None:
-        """Run a command of a client and answer it."""
+        """Run a command that a client has sent, and answer it."""
         self.stats["total_commands_processed"] += 1
         self.current = session
         reply: Reply
@@ -311,6 +312,19 @@ class Server:
                 self.count_error(reply)
             session.answer(reply)
         self.finish(session)
+
+    def again(self, session: Session, command: Command, args: list[bytes], *, spared: bool = False) -> None:
+        """Run a command that had to wait: it is checked once more; `spared`: it has met its fault."""
+        self.current = session
+        self.answer(session, self._admit(session, command, args, spared))
+        self.finish(session)
+
+    def answer(self, session: Session, reply: Reply) -> None:
+        """Send the reply of a command, if it has one."""
+        if reply is not NO_REPLY:
+            if type(reply) is ErrorReply:
+                self.count_error(reply)
+            session.answer(reply)
 
     def count_error(self, error: ErrorReply) -> None:
         """Note an error that was answered, for INFO errorstats."""
@@ -357,7 +371,8 @@ class Server:
     def run(self, session: Session, command: Command, args: list[bytes]) -> Reply:
         """Run a command that has passed all checks; an error may be raised or returned."""
         handler = self.handlers.get(command.name)
-        session.last_command = command.name
+        if session.replies_of_transaction is None:
+            session.last_command = command.name
         self.calls[command.name] += 1
         session.active = self.world.data_now
         if handler is None:
@@ -371,12 +386,15 @@ class Server:
     def _guard(self, session: Session, command: Command, args: list[bytes]) -> Reply:
         """Check a command, and run it, or do with it what else is to be done now."""
         self._skip(session)
+        return self._admit(session, command, args, session.peer.party is not CLIENTS)
+
+    def _admit(self, session: Session, command: Command, args: list[bytes], spared: bool) -> Reply:
         try:
             self._check(session, command, args)
         except ErrorReply as error:
             return self.rejected(session, args, error)
         if self.pause_until > self.world.data_now and self._is_paused(session, command, args):
-            session.postpone(args)
+            session.postpone(lambda: self.again(session, command, args, spared=spared))
             session.hold()
             self._paused_sessions.append(session)
             return NO_REPLY
@@ -384,25 +402,22 @@ class Server:
             session.queue.append((command, args))
             session.last_command = command.name
             return QUEUED
-        if self.faults.rules and session.peer.party is CLIENTS and self.faults.meet(session, command, args):
+        if self.faults.rules and not spared and self.faults.meet(session, command, args):
             return NO_REPLY
         return self.attempt(session, command, args)
 
     def _check(self, session: Session, command: Command, args: list[bytes]) -> None:
         """The checks of a command, in their order; ErrorReply where one of them fails."""
-        name = command.name
         if session.user is None and "no_auth" not in command.flags:
             raise ErrorReply("NOAUTH Authentication required.")
         if session.queue is not None and "no_multi" in command.flags:
             raise ErrorReply("ERR Command not allowed inside a transaction")
         self.check_rights(session, command, args)
         self.check_state(session, command, args)
-        if session.subscriptions and session.protocol == 2 and name.partition("|")[0] not in IN_SUBSCRIPTION:
-            raise ErrorReply(
-                f"ERR Can't execute '{name}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed "
-                "in this context"
-            )
+        session.check_subscribed(command.name)
         self.check_service(session, command, args)
+        if session in self.monitors and touches_keys(self, session, command, args):
+            raise ErrorReply("ERR Replica can't interact with the keyspace")
 
     def attempt(self, session: Session, command: Command, args: list[bytes]) -> Reply:
         """Run a command that has passed all checks; an error is returned, a mistake of this program, too."""
@@ -433,17 +448,8 @@ class Server:
     def _users_changed(self, users: Sequence[User]) -> None:
         """Rights have changed: end the sessions that could not have begun with them."""
         for session in [*self.sessions.values()]:
-            user = session.user
-            if user is None or user not in users:
-                continue
-            patterns = session.channels["psubscribe"]
-            channels = session.channels["subscribe"] | session.channels["ssubscribe"]
-            hears = all(map(user.may_hear, channels)) and all(user.may_hear(one, pattern=True) for one in patterns)
-            if user.removed or not hears:
-                session.closing = True
-                if session is not self.current:
-                    session.close("the rights of its user have changed")
-            session.update_guard()
+            if session.user in users:
+                session.rights_changed()
 
     def traits(self, session: Session, command: Command, args: list[bytes]) -> frozenset[str]:
         """The flags of a command, as far as they depend on its arguments; the same object, if they do not."""
@@ -479,14 +485,7 @@ class Server:
     def _is_paused(self, session: Session, command: Command, args: list[bytes]) -> bool:
         if session.kind == "replica" or (command.name in ("client|unpause", "client|pause") and not self.pause_all):
             return False
-        return self.pause_all or self.may_write(session, command, args)
-
-    def may_write(self, session: Session, command: Command, args: list[bytes]) -> bool:
-        """Whether a command may change data, or reach replicas: what CLIENT PAUSE WRITE holds back."""
-        if command.name == "exec":
-            return any("write" in one.flags or one.name in REPLICATED for one, _ in session.queue or ())
-        flags = self.traits(session, command, args)
-        return "write" in flags or (flags is command.flags and command.name in REPLICATED)
+        return self.pause_all or may_write(self, session, command, args)
 
     # Publishing
 

@@ -12,11 +12,17 @@ from typing import TYPE_CHECKING, Any, Protocol
 from hatopo.testing._reply import ErrorReply, Push, Reply
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from hatopo.testing._acl import User
     from hatopo.testing._server import Server
     from hatopo.testing._world import Address, Party
+
+
+IN_SUBSCRIPTION = {
+    *("subscribe", "unsubscribe", "psubscribe", "punsubscribe", "ssubscribe", "sunsubscribe"),
+    *("ping", "quit", "reset"),
+}
 
 
 class Peer(Protocol):
@@ -57,7 +63,7 @@ class Session:
         """To be closed as soon as the command that runs has been answered."""
         self.replies = True
         self.skipping = 0
-        """CLIENT REPLY SKIP: for so many more commands there is no reply."""
+        """CLIENT REPLY SKIP: 1 while the command runs that has no reply; 2 until it comes."""
         self.queue: list[tuple[Any, list[bytes]]] | None = None
         """The commands of a transaction, from MULTI to EXEC."""
         self.queue_failed = False
@@ -79,6 +85,7 @@ class Session:
         """Small things that only CLIENT knows of: no-evict, library name ..."""
         self._held = 0
         self._pending: deque[list[bytes]] = deque()
+        self._postponed: Callable[[], object] | None = None
         self.guarded = True
         self.update_guard()
 
@@ -91,6 +98,7 @@ class Session:
             or not self.replies
             or self.skipping > 0
             or (self.protocol == 2 and self.subscriptions > 0)
+            or self in self.server.monitors
         )
 
     @property
@@ -117,16 +125,19 @@ class Session:
     def release(self) -> None:
         """The end of one `hold`; what has arrived meanwhile is run."""
         self._held -= 1
+        if self._postponed is not None and not self._held and not self.closed:
+            run, self._postponed = self._postponed, None
+            run()
         while self._pending and not self._held and not self.closed:
             self.server.receive(self, self._pending.popleft())
 
-    def postpone(self, args: list[bytes]) -> None:
-        """Run this command again, before all others, when the session is released."""
-        self._pending.appendleft(args)
+    def postpone(self, run: Callable[[], object]) -> None:
+        """Do this when the session is released, before the commands that have arrived."""
+        self._postponed = run
 
     def answer(self, reply: Reply, limit: int | None = None) -> None:
         """Send the reply of a command, unless the client wants none (CLIENT REPLY)."""
-        if not self.closed and self.replies and not self.skipping:
+        if not self.closed and self.replies and self.skipping != 1:
             self.peer.deliver(reply, self.protocol, limit)
 
     def push(self, *message: Reply) -> None:
@@ -135,6 +146,28 @@ class Session:
             self.replies_of_transaction.append(Push(message))
         elif not self.closed:
             self.peer.push(Push(message), self.protocol)
+
+    def check_subscribed(self, name: str) -> None:
+        """Raise what a client that listens may not say, unless messages and replies can be told apart."""
+        if self.subscriptions and self.protocol == 2 and name.partition("|")[0] not in IN_SUBSCRIPTION:
+            raise ErrorReply(
+                f"ERR Can't execute '{name}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed "
+                "in this context"
+            )
+
+    def rights_changed(self) -> None:
+        """Those of its user have: it ends where it could not have begun with them."""
+        user = self.user
+        if user is None:
+            return
+        patterns = self.channels["psubscribe"]
+        channels = self.channels["subscribe"] | self.channels["ssubscribe"]
+        hears = all(map(user.may_hear, channels)) and all(user.may_hear(one, pattern=True) for one in patterns)
+        if user.removed or not hears:
+            self.closing = True
+            if self is not self.server.current:
+                self.close("the rights of its user have changed")
+        self.update_guard()
 
     def fail(self, text: str) -> None:
         """Answer with an error."""
@@ -151,4 +184,5 @@ class Session:
         if not self.closed:
             self.closed = True
             self._pending.clear()
+            self._postponed = None
             self.server.session_ended(self)

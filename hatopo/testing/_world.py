@@ -325,7 +325,7 @@ class TcpLink(asyncio.Protocol):
         data = hiredis.pack_command(tuple(packed(words)))  # type: ignore[arg-type]
         if self._transport is None:
             self._early.append(data)
-        elif not self._closed:
+        elif not self._closed and not self._transport.is_closing():
             self._transport.write(data)
 
     @property

@@ -12,7 +12,7 @@ nothing about servers, and imports them only for the tests that ask for one.
 
 from __future__ import annotations
 
-import shutil
+import inspect
 from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -83,14 +83,46 @@ def _started(request: pytest.FixtureRequest, backend: str, name: str) -> Iterato
     """A deployment of this kind, with the marker's arguments."""
     import hatopo.testing  # noqa: PLC0415 - only tests that ask for a server pay for it
 
-    options = {key: value for mark in request.node.iter_markers("hatopo") for key, value in mark.kwargs.items()}
+    kinds = {each: getattr(hatopo.testing, each) for each in ("Node", "Replication", "SentinelDeployment")}
+    accepted = {each: _arguments(kind) for each, kind in kinds.items()}
+    options = _options(request.node)
+    unknown = sorted(options.keys() - set().union(*accepted.values()))
+    if unknown:
+        raise pytest.UsageError(f"@pytest.mark.hatopo: no deployment has the argument {unknown[0]!r}")
+    # A marker of a module is for fixtures of several kinds: each takes what it has.
+    options = {key: value for key, value in options.items() if key in accepted[name]}
+    kind = kinds[name]
     if backend == "real":
-        if shutil.which("redis-server") is None:
-            pytest.skip("redis-server is not on the PATH")
+        import hatopo.testing.real  # noqa: PLC0415
+
+        if not hatopo.testing.real.available():
+            pytest.skip("redis-server is not on the PATH, nor does HATOPO_REDIS_SERVER name one")
         options = {key: value for key, value in options.items() if key not in EMBEDDED_ONLY}
-        name = f"Real{name}"
-    with getattr(hatopo.testing, name)(**options) as started:
+        kind = getattr(hatopo.testing, f"Real{name}")
+    with kind(**options) as started:
         yield started
+
+
+def _options(item: pytest.Item) -> dict[str, Any]:
+    """The arguments of all markers: those of a function win over those of its class, these over its module's."""
+    options: dict[str, Any] = {}
+    for mark in reversed([*item.iter_markers("hatopo")]):
+        if mark.args:
+            raise pytest.UsageError(f"@pytest.mark.hatopo takes arguments by name only, not {mark.args[0]!r}")
+        options |= mark.kwargs
+    return options
+
+
+def _arguments(kind: type) -> set[str]:
+    """The names of what a deployment is made with."""
+    found: set[str] = set()
+    for each in kind.__mro__:
+        if "__init__" in vars(each):
+            own = inspect.signature(vars(each)["__init__"]).parameters.keys()
+            found |= own
+            if "options" not in own:  # which stands for those of the class behind it
+                break
+    return found - {"self", "options"}
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 
 import hatopo
 from tests.conftest import eventually
-from tests.scenarios.support import connections_from_outside, threads_of_hatopo
+from tests.scenarios.support import SLOW, connections_from_outside, threads_of_hatopo
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,9 +22,13 @@ CLIENTS = 20
 
 
 @pytest.fixture
-def three_services(sentinel_set: SentinelDeployment, make_node: Callable[[], Node]) -> SentinelDeployment:
-    """A set whose sentinels watch two more services, each a lonely master."""
+def three_services(make_set: Callable[..., SentinelDeployment], make_node: Callable[[], Node]) -> SentinelDeployment:
+    """A set whose sentinels watch two more services, each a lonely master.
+
+    They reach these over sockets, which are as fast as the machine: time must not run away from them.
+    """
     eventually(lambda: not threads_of_hatopo(), what="the threads of earlier tests are gone")
+    sentinel_set = make_set(speed=SLOW)
     for name in SERVICES:
         sentinel_set.monitor(name, make_node())
     return sentinel_set

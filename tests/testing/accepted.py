@@ -37,4 +37,30 @@ ACCEPTED: tuple[Accepted, ...] = (
         "COMMAND DOCS get",
         "So are summary and complexity; arguments and history are left out as nobody asks a test server for them.",
     ),
+    *(
+        Accepted(
+            "strings: floating point",
+            step,
+            "The sum is 5005.6; only the 64 bits of Redis make it 5005.60000000000000009.",
+        )
+        for step in ("INCRBYFLOAT f 5.0e3", "GET f")
+    ),
+    Accepted(
+        "strings: floating point",
+        "INCRBYFLOAT f 1  (3)",
+        "A number that is too great for a double, which is all that Python and other clients have.",
+    ),
+    Accepted(
+        "strings: numbers",
+        "DECRBY n -9223372036854775808",
+        "An error of the same kind in other words, for the one number that cannot be negated.",
+    ),
+    *(
+        Accepted(
+            "strings: encodings",
+            step,
+            "How a string is kept that was changed in place; fakeredis does not know, and no client sees it otherwise.",
+        )
+        for step in ("OBJECT ENCODING n", "OBJECT ENCODING s")
+    ),
 )

@@ -2,31 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from hatopo.testing import ManualClock, Node, Replication
 from tests.control import eventually
 from tests.testing.conftest import Dial
 from tests.testing.wire import CLOSED, Connection, request
-
-
-@pytest.fixture
-def node() -> Iterator[Node]:
-    with Node() as one:
-        yield one
-
-
-@pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
-
-
-@pytest.fixture
-def manual(clock: ManualClock) -> Iterator[Node]:
-    with Node(clock=clock) as one:
-        yield one
 
 
 def waiting(node: Node) -> int:

@@ -87,6 +87,9 @@ def test_time_does_not_run_backwards() -> None:
     clock = ManualClock(5.0)
     with pytest.raises(ValueError, match="backwards"):
         clock.advance(-1)
+    for seconds in (float("inf"), float("nan")):
+        with pytest.raises(ValueError, match="finite"):
+            clock.advance(seconds)
     log = Log(clock)
     on_thread(lambda: clock.after(-3, log.note, "past"))
     clock.advance(0)
@@ -149,6 +152,29 @@ def test_a_cancelled_timer_does_not_keep_the_next_one_from_happening() -> None:
     cancelled(clock, log, 0.001)
     on_thread(lambda: clock.after(0.002, log.note, "kept"))
     assert [name for name, _ in log.wait_for(1)] == ["kept"]
+
+
+def test_cancelled_timers_are_not_kept_until_they_are_due() -> None:
+    clock = ManualClock()
+    log = Log(clock)
+    on_thread(lambda: [clock.after(3, log.note, "kept"), clock.after(2, log.note, "before")])
+    for _ in range(1000):
+        cancelled(clock, log, 1e6)
+    assert len(clock._heap) < 200
+    clock.advance(4)
+    assert log.names == ["before", "kept"]
+    clock.advance(1e6)
+    assert (clock._heap, clock.cancelled) == ([], 0)
+
+
+def test_a_timer_that_is_cancelled_twice_or_late_is_counted_once() -> None:
+    clock = ManualClock()
+    log = Log(clock)
+    timers = LOOP.call(lambda: [clock.after(delay, log.note, "x") for delay in (1, 2)])
+    clock.advance(1)
+    for timer in timers * 2:
+        on_thread(timer.cancel)
+    assert clock.cancelled == 1
 
 
 def test_the_timers_of_an_owner_end_with_it() -> None:

@@ -279,7 +279,6 @@ def test_other_subcommands_and_wrong_options(server: Server, redis_installed: tu
     rest: list[list[bytes]] = [
         [b"COUNT"],
         [b"count", b"x"],
-        [b"HELP"],
         [b"HELP", b"x"],
         [b"nosuch"],
         [b"LIST", b"x"],
@@ -304,7 +303,7 @@ def test_other_subcommands_and_wrong_options(server: Server, redis_installed: tu
 NAMES = st.sampled_from([command.name.encode() for command in ALL])
 OPTIONS = st.sampled_from([b"FILTERBY", b"aclcat", b"pattern", b"module"])
 ANY_WORD = st.one_of(NAMES, OPTIONS, st.binary(max_size=12))
-SUBCOMMANDS = st.sampled_from([b"INFO", b"DOCS", b"LIST", b"GETKEYS", b"COUNT", b"HELP", b"x"])
+SUBCOMMANDS = st.sampled_from([b"INFO", b"DOCS", b"LIST", b"GETKEYS", b"COUNT", b"x"])
 
 
 @given(SUBCOMMANDS, st.lists(ANY_WORD, max_size=6))

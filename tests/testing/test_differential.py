@@ -16,7 +16,7 @@ from tests.testing.wire import MASKS, Connection, Wire
 CORPUS = conversations()
 CASES = [(conversation, protocol) for conversation in CORPUS for protocol in conversation.protocols]
 LEFT_OUT = {
-    *("function", "fcall", "fcall_ro"),  # libraries have tests of their own
+    *("function", "fcall", "fcall_ro"),  # the embedded server has no libraries of functions
     "cluster",  # all of it has one answer where there is no cluster
     *("psync", "bgrewriteaof", "module", "pfdebug"),  # not for clients
 }

@@ -7,7 +7,7 @@ import logging
 import os
 import pickle
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,6 @@ from hatopo.testing import Node, Replication, SentinelDeployment, ServerError
 from hatopo.testing._node import DataNode
 from tests.testing.conftest import Dial
 from tests.testing.wire import request
-
-
-@pytest.fixture
-def node() -> Iterator[Node]:
-    with Node() as one:
-        yield one
-
 
 # Scripts
 

@@ -149,7 +149,7 @@ def test_a_port_that_is_taken_is_named_and_nothing_stays(nothing_left: None) -> 
         with pytest.raises(OSError, match=f"port {port} "):
             started(Replication, replicas=1, ports=[0, port])
         with pytest.raises(OSError, match=f"port {port} "):
-            started(SentinelDeployment, replicas=0, sentinels=1, ports=[0, port])
+            started(SentinelDeployment, replicas=0, sentinels=1, quorum=1, ports=[0, port])
     with Node(port=port) as node:
         assert node.port == port
         with pytest.raises(OSError, match=f"port {port} "):
@@ -205,11 +205,12 @@ def test_two_deployments_at_once_know_nothing_of_each_other(dial: Dial) -> None:
     assert threads() == []
 
 
-@each_kind
-@pytest.mark.parametrize("clock", [RealClock, ScaledClock, ManualClock], ids=lambda clock: clock.__name__)
+EACH_BY_EACH = [(kind, clock) for kind in KINDS for clock in (RealClock, ScaledClock, ManualClock)]
+EACH_BY_EACH.remove((SentinelDeployment, RealClock))  # sentinels of the wall's clock need seconds to know each other
+
+
+@pytest.mark.parametrize(("kind", "clock"), EACH_BY_EACH, ids=lambda value: value.__name__)
 def test_each_kind_lives_by_each_clock(kind: Callable[..., Any], clock: Callable[[], Any]) -> None:
-    if (kind, clock) == (SentinelDeployment, RealClock):
-        pytest.skip("sentinels of the wall's clock need seconds to know each other")
     with kind(clock=clock()) as deployment:
         assert nodes_of(deployment)[0].role() == "master"
 
@@ -229,6 +230,57 @@ def test_async_with(nothing_left: None, kind: Callable[..., Any], backend: str) 
 
     deployment = anyio.run(use, backend=backend)
     assert not nodes_of(deployment)[0].running
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+@each_kind
+def test_a_block_that_is_cancelled_leaves_nothing(nothing_left: None, kind: Callable[..., Any], backend: str) -> None:
+    async def use() -> None:
+        deployment = kind()
+        with anyio.CancelScope() as scope:
+            async with deployment:
+                scope.cancel()
+                await anyio.sleep(60)
+        assert scope.cancelled_caught
+        assert not any(node.running for node in nodes_of(deployment))
+
+    anyio.run(use, backend=backend)
+    assert threads() == []
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+@each_kind
+def test_a_start_that_is_cancelled_leaves_nothing(
+    nothing_left: None, kind: Callable[..., Any], backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is cancelled in the middle, and the block is never entered."""
+    before = kind._start  # type: ignore[attr-defined]
+    begun = threading.Event()
+
+    def start(self: Any) -> None:
+        begun.set()
+        before(self)
+
+    monkeypatch.setattr(kind, "_start", start)
+
+    async def use() -> None:
+        deployment, entered = kind(), []
+        with anyio.CancelScope() as scope:
+            async with anyio.create_task_group() as tasks:
+
+                async def enter() -> None:
+                    async with deployment:
+                        entered.append(True)
+
+                tasks.start_soon(enter)
+                while not begun.is_set():
+                    await anyio.sleep(0.001)
+                scope.cancel()
+        assert not any(node.running for node in nodes_of(deployment))
+        assert entered in ([], [True])  # it may have been quicker
+
+    anyio.run(use, backend=backend)
+    assert threads() == []
 
 
 def test_async_with_whose_body_fails(nothing_left: None) -> None:

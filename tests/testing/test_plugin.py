@@ -97,6 +97,33 @@ def test_the_marker_has_the_arguments_of_the_deployment(run: Run) -> None:
     result.assert_outcomes(passed=4)
 
 
+def test_the_nearest_marker_counts_and_each_kind_takes_what_it_has(run: Run) -> None:
+    result = run(
+        """
+        import pytest
+
+        pytestmark = pytest.mark.hatopo(replicas=1, sentinels=1, quorum=1)
+
+        @pytest.mark.hatopo(replicas=3)
+        def test_the_function_wins(hatopo_replication):
+            assert len(hatopo_replication.replicas()) == 3
+
+        @pytest.mark.hatopo(replicas=2)
+        class TestClass:
+            def test_the_class_wins(self, hatopo_sentinel, hatopo_node):
+                assert len(hatopo_sentinel.replicas()) == 2
+                assert len(hatopo_sentinel.sentinels) == 1
+                assert hatopo_node.execute("PING") == "PONG"
+
+        @pytest.mark.hatopo(3)
+        def test_positional(hatopo_replication):
+            pass
+        """
+    )
+    result.assert_outcomes(passed=2, errors=1)
+    result.stdout.fnmatch_lines(["*takes arguments by name only, not 3*"])
+
+
 def test_an_argument_that_there_is_not_is_an_error(run: Run) -> None:
     result = run(
         """
@@ -158,7 +185,8 @@ def test_what_real_processes_cannot_do_skips_the_test_with_the_reason(
         "-rs",
     )
     result.assert_outcomes(skipped=2, failed=1)
-    result.stdout.fnmatch_lines(["SKIPPED*real*", "*of the test*"], consecutive=False)
+    result.stdout.fnmatch_lines(["SKIPPED*a real process cannot answer a command with an error*"])
+    result.stdout.fnmatch_lines(["SKIPPED*a real process cannot lag*"])
 
 
 def test_without_redis_server_the_real_backend_skips(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,7 +203,7 @@ def test_without_redis_server_the_real_backend_skips(run: Run, monkeypatch: pyte
         "-rs",
     )
     result.assert_outcomes(skipped=1, passed=1)
-    result.stdout.fnmatch_lines(["SKIPPED*redis-server is not on the PATH*"])
+    result.stdout.fnmatch_lines(["SKIPPED*redis-server is not on the PATH, nor does HATOPO_REDIS_SERVER name one*"])
 
 
 def test_a_backend_that_there_is_not(run: Run) -> None:
@@ -185,10 +213,11 @@ def test_a_backend_that_there_is_not(run: Run) -> None:
 
 
 def test_the_options_and_fixtures_explain_themselves(run: Run) -> None:
-    result = run("def test_it(): pass", "--help", "--fixtures")
+    result = run("def test_it(): pass", "--help")
     result.stdout.fnmatch_lines(["*--hatopo-backend=*"])
     shown = run("def test_it(): pass", "--fixtures")
-    shown.stdout.fnmatch_lines(["*hatopo_node*", "*One Redis server.*", "*hatopo_replication*", "*hatopo_sentinel*"])
+    for name in ("node", "replication", "sentinel", "backend"):
+        shown.stdout.re_match_lines([f"hatopo_{name} "])
     assert run("def test_it(): pass", "--markers").stdout.str().count("@pytest.mark.hatopo(") == 1
 
 
@@ -215,7 +244,11 @@ def test_an_import_does_not_import_the_engine(module: str) -> None:
 def test_without_the_extra_the_first_use_says_what_to_install() -> None:
     code = (
         "import sys\n"
-        "sys.modules['fakeredis'] = None\n"
+        "class Missing:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'fakeredis':\n"
+        "            raise ModuleNotFoundError('No module named fakeredis', name=name)\n"
+        "sys.meta_path.insert(0, Missing())\n"
         "import hatopo.testing\n"
         "try:\n    hatopo.testing.Node\n"
         "except ImportError as error:\n    print(error)\n"

@@ -129,16 +129,6 @@ def test_messages_reach_subscribers_of_replicas_and_their_replicas(lab: Lab) -> 
         assert heard[1].read() == ["message", "news", "below"]
 
 
-def test_functions_reach_the_replica(lab: Lab) -> None:
-    master, replica = lab.set_up(1)
-    function = "{function_name='answer', callback=function() return 42 end, flags={'no-writes'}}"
-    code = f"#!lua name=lib\nredis.register_function{function}"
-    assert master("FUNCTION", "LOAD", code) == "lib"
-    lab.run(master.replication.propagate_functions)
-    lab.pass_time(0)
-    assert replica("FCALL", "answer", 0) == 42
-
-
 def test_a_change_wakes_who_waits_on_a_replica_that_can_be_written(lab: Lab) -> None:
     master, replica = lab.set_up(1, replica_read_only="no")
     with replica.send("BLPOP", "list", "0") as client:

@@ -77,7 +77,7 @@ def test_a_history_does_not_repeat_a_swap() -> None:
 
 def test_a_history_that_is_adopted_begins_there() -> None:
     history = _history()
-    history.adopt(FullSync("f" * 40, 500, Snapshot({}, [])))
+    history.adopt(FullSync("f" * 40, 500, Snapshot({})))
     assert (history.id, history.offset, history.first, history.length) == ("f" * 40, 500, 501, 0)
     assert history.covers("f" * 40, 501)
     assert not history.covers("f" * 40, 500)

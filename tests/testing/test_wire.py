@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hatopo.testing import Node
+from hatopo.testing import Node, _requests
 from hatopo.testing._reply import ErrorReply
 from hatopo.testing._requests import Requests, split_words
 from hatopo.testing.real import RealNode
@@ -75,6 +75,33 @@ def cut_streams(draw: st.DrawFn) -> list[bytes]:
 @settings(max_examples=400, deadline=None)
 def test_any_split_of_the_bytes_gives_the_same_commands(pieces: list[bytes], user: str | None) -> None:
     assert parsed(pieces, user) == parsed([b"".join(pieces)], user)
+
+
+@pytest.mark.parametrize("user", ["somebody", None])
+def test_no_string_of_an_incomplete_command_is_looked_at_twice(
+    monkeypatch: pytest.MonkeyPatch, user: str | None
+) -> None:
+    looked_at, read = [0], [0]
+    monkeypatch.setattr(_requests, "MAX_COUNT_BEFORE_LOGIN", 10_000)
+    size, well_formed = _requests._size, Requests._well_formed
+
+    def counted_size(line: bytes, stranger: bool) -> int:
+        looked_at[0] += 1
+        return size(line, stranger)
+
+    def counted(self: Requests, data: bytes) -> tuple[list[list[bytes]], int]:
+        read[0] += len(data)
+        return well_formed(self, data)
+
+    monkeypatch.setattr(_requests, "_size", counted_size)
+    monkeypatch.setattr(Requests, "_well_formed", counted)
+    words = [b"MSET", *(b"%d" % number for number in range(4000))]
+    whole = request(words)
+    pieces = [whole[start : start + 10] for start in range(0, len(whole), 10)]
+    assert parsed([*pieces, *pieces], user) == [words, words]
+    # each string once, and once more for each piece that ends within it
+    assert looked_at[0] <= 2 * (len(words) + len(pieces))
+    assert read[0] <= 2 * len(whole)
 
 
 @given(st.lists(WORDS, max_size=8), st.data())

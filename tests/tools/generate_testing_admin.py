@@ -5,8 +5,8 @@
 
 _config.json has all parameters of CONFIG: a row is [default, kind, ...], where an int and a memory size have their
 bounds and an enum its words. The kind is learned from what the server says of a value that cannot be right, in its
-command line; `immutable` and `protected` from what it says of CONFIG SET. _admin.json has the HELP texts of
-containers, and the fields of INFO and MEMORY STATS of a server that nobody has used.
+command line; `immutable` and `protected` from what it says of CONFIG SET. _admin.json has the fields of
+INFO and MEMORY STATS of a server that nobody has used.
 """
 
 from __future__ import annotations
@@ -43,7 +43,6 @@ HIDDEN = (
 OLD_WORDS = (("replica", "slave"), ("listpack", "ziplist"), ("busy-reply-threshold", "lua-time-limit"))
 """How the old name of a parameter is made of the new one."""
 OF_THE_MACHINE = ("os", "executable", "config_file", "process_id", "run_id", "tcp_port", "server_time_usec")
-HELPFUL = ("client", "config", "debug", "latency", "memory", "module", "pubsub", "slowlog")
 BETWEEN = re.compile(r"argument must be between (-?\d+) and (-?\d+) inclusive")
 
 
@@ -155,7 +154,6 @@ def about_itself(asked: Asked) -> dict[str, Any]:
         sections[name] = []  # all of them are the server's own business
     memory = {name: value for name, value in asked.ask("MEMORY", "STATS").items() if not name.startswith("db.")}
     return {
-        "help": {name: asked.ask(name, "HELP") for name in HELPFUL},
         "info": sections,
         "memory": memory,
     }
@@ -169,7 +167,7 @@ def render() -> dict[str, str]:
         config = parameters(asked)
     return {
         "_config.json": written("CONFIG", version, config),
-        "_admin.json": written("HELP, INFO and MEMORY STATS", version, itself),
+        "_admin.json": written("INFO and MEMORY STATS", version, itself),
     }
 
 

@@ -10,8 +10,9 @@ import contextlib
 import shutil
 from typing import TYPE_CHECKING
 
-from hatopo.testing._access import ADMIN, DEFAULT_OFF
-from hatopo.testing._clock import RealClock
+from hatopo.testing import _checks
+from hatopo.testing._access import ADMIN, DEFAULT_OFF, TlsFiles
+from hatopo.testing._clock import Clock, RealClock, ScaledClock
 from hatopo.testing._control import HOST, ServerError, Unsupported, wait_until
 from hatopo.testing.real._process import BINARY, Process, server_version, words
 from hatopo.testing.real._unsupported import NoNodeFaults
@@ -19,14 +20,14 @@ from hatopo.testing.real._unsupported import NoNodeFaults
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from hatopo.testing._access import TlsFiles
-    from hatopo.testing._clock import Clock
     from hatopo.testing._control import Address
 
 
 def real_time(clock: Clock | None, seed: int | None) -> RealClock:
     """The clock of real processes; what only embedded servers can promise is refused."""
-    if not (clock is None or isinstance(clock, RealClock)):
+    if not (clock is None or isinstance(clock, Clock)):
+        raise TypeError(f"clock must be a clock, as RealClock(), not {clock!r}")
+    if not (clock is None or isinstance(clock, RealClock)) or isinstance(clock, ScaledClock):
         raise Unsupported(f"real processes live by the wall's clock, not by {clock!r}")
     if seed is not None:
         raise Unsupported("real processes do not do the same again for a seed")
@@ -44,7 +45,6 @@ class RealNode(Process, NoNodeFaults):
         port: where to listen; 0: where there is room.
         clock: the wall's clock, no other.
         seed: none, for real processes do nothing twice.
-        name: how a test calls it.
     """
 
     def __init__(
@@ -57,16 +57,16 @@ class RealNode(Process, NoNodeFaults):
         port: int = 0,
         clock: Clock | None = None,
         seed: int | None = None,
-        name: str = "node-1",
     ) -> None:
+        _checks.access(password, users, tls, TlsFiles)
         self.clock = real_time(clock, seed)
         settings = {"save": "", "appendonly": "yes", "appendfsync": "no", "repl-diskless-sync-delay": "0"}
-        settings |= {key: str(value) for key, value in (config or {}).items()}
+        settings |= _checks.config(config)
         if password is not None:
-            settings |= {"requirepass": password}
+            settings |= {"requirepass": password, "masterauth": password}
         password = settings.get("requirepass")
         login = ADMIN if users else () if password is None else (password,)
-        super().__init__(name, port, tls, login)
+        super().__init__("node-1", port, tls, login)
         if users:
             path = self.directory / "users.acl"
             path.write_text("".join(f"{line}\n" for line in (*DEFAULT_OFF, *users)))
@@ -87,38 +87,49 @@ class RealNode(Process, NoNodeFaults):
         return [BINARY, *words(basics | self._settings)]
 
     @property
-    def known_at(self) -> Address:
-        """Where the others of its deployment reach it."""
-        return self.announced or self.address
-
-    @property
     def url(self) -> str:
-        """What redis-py's `from_url` takes, without a password."""
+        """What redis-py's `from_url` takes, without a password.
+
+        Raises:
+            RuntimeError: it has never been started, so it has no port.
+        """
+        if not self.port:
+            raise RuntimeError(f"{self.name} has no port before it is started")
         return f"redis{'s' if self.tls else ''}://{self.host}:{self.port}"
 
     def role(self) -> str:
         """What it says that it is: "master" or "slave"."""
         return str(self.execute("ROLE")[0])
 
-    def configure(self, settings: Mapping[str, str | int]) -> None:
+    def configure(self, **settings: str | int) -> None:
         """CONFIG SET, if it runs; a restart keeps it."""
-        self._settings |= {name: str(value) for name, value in settings.items()}
-        if self.running:
-            for name, value in settings.items():
-                self.execute("CONFIG", "SET", name, value)
+        for name, value in settings.items():
+            parameter = name.replace("_", "-")
+            if self.running:
+                self.execute("CONFIG", "SET", parameter, value)
+            self._settings[parameter] = str(value)
+            if parameter == "requirepass" and self._login[:1] != ADMIN[:1]:
+                self._login = (str(value),) if value else ()
 
     def announce(self, host: str, port: int) -> None:
-        """Be known to masters and sentinels by this address, which may be a wrong one."""
+        """Be known to the others by this address, which may be a wrong one; a restart keeps it."""
+        _checks.address((host, port))
         self.announced = (host, port)
-        self.configure({"replica-announce-ip": host, "replica-announce-port": port})
+        self.configure(replica_announce_ip=host, replica_announce_port=port)
         if self.running:
             self.disconnect("master")  # a replica says its address when it connects
 
     def replicate(self, master: Address | None) -> None:
-        """REPLICAOF, if it runs; a restart keeps it."""
-        self._follows = master
+        """Follow this master (REPLICAOF), or none; also through restarts. A node that does not run is left alone."""
+        if master is not None:
+            _checks.address(master)
         if self.running:
             self.execute("REPLICAOF", *(master or ("NO", "ONE")))
+            self._follows = master
+
+    def begin_as_replica(self, master: Address) -> None:
+        """Follow this master from its first start on."""
+        self._follows = master
 
     def kill(self) -> None:
         """SIGKILL: no farewell to anybody."""

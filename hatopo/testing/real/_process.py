@@ -16,26 +16,24 @@ import signal
 import socket
 import subprocess
 import tempfile
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import anyio.to_thread
-
+from hatopo.testing import _checks
 from hatopo.testing._access import TlsFiles
 from hatopo.testing._control import HOST, Control, wait_until
+from hatopo.testing._lifetime import Lifetime
 from hatopo.testing.real._unsupported import NoFaults
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from typing_extensions import Self
-
     from hatopo.testing._control import Address
 
 BINARY = os.environ.get("HATOPO_REDIS_SERVER", "redis-server")
+KINDS = ("normal", "pubsub", "replica", "master")
 _handed_out: set[int] = set()
 
 
@@ -121,10 +119,12 @@ def _first_ephemeral_port() -> int:
     return first if first > 12_000 else 65_536
 
 
-class Process(NoFaults):
+class Process(NoFaults, Lifetime):
     """A server process that keeps its port and its directory through kill and restart, until `close()`."""
 
     def __init__(self, name: str, port: int = 0, tls: TlsFiles | None = None, login: tuple[str, ...] = ()) -> None:
+        super().__init__()
+        _checks.port(port)
         self.name = name
         self.directory = Path(tempfile.mkdtemp(prefix="hatopo-test-"))
         self.tls = tls
@@ -134,7 +134,7 @@ class Process(NoFaults):
         self._login = login
         self._popen: subprocess.Popen[bytes] | None = None
         self._paused = False
-        self._lock = threading.RLock()  # one change of its life at a time
+        self._closed = False
 
     def _command(self) -> list[str]:
         raise NotImplementedError
@@ -144,7 +144,7 @@ class Process(NoFaults):
 
     @property
     def address(self) -> Address:
-        """Where it listens, once it has been started; the same after a restart."""
+        """Where it listens; the same after a restart."""
         return (HOST, self._port)
 
     @property
@@ -159,7 +159,7 @@ class Process(NoFaults):
 
     @property
     def running(self) -> bool:
-        """Whether the process is there, paused or not."""
+        """Whether it has been started, and neither killed nor stopped since."""
         return self._popen is not None and self._popen.poll() is None
 
     @property
@@ -169,7 +169,7 @@ class Process(NoFaults):
 
     @property
     def awake(self) -> bool:
-        """Whether it runs and is not paused."""
+        """Whether it runs and does not stand still."""
         return self.running and not self._paused
 
     @property
@@ -193,9 +193,11 @@ class Process(NoFaults):
             ServerError: an error reply.
             ConnectionRefusedError: the server does not run.
             TimeoutError: it did not answer in time: it is paused, or the command blocks.
+            ValueError: there is no command.
         """
+        packed = _checks.words(words)
         with self.control(timeout) as control:
-            return control(*words)
+            return control(*packed)
 
     def control(self, timeout: float | None = 2.0) -> Control:
         """A connection to keep, for SUBSCRIBE or a transaction; logged in where that is needed."""
@@ -209,8 +211,15 @@ class Process(NoFaults):
         return control
 
     def disconnect(self, kind: str = "normal") -> int:
-        """Close connections of clients: "normal", "pubsub", "replica", "master" or "all"; returns how many."""
-        kinds = ("normal", "pubsub", "replica", "master") if kind == "all" else (kind,)
+        """Close connections of clients: "normal", "pubsub", "replica", "master" or "all"; returns how many.
+
+        Raises:
+            ConnectionRefusedError: the server does not run.
+            TimeoutError: it is paused.
+        """
+        if kind not in (*KINDS, "all"):
+            raise ValueError(f"{kind!r} is none of {(*KINDS, 'all')}")
+        kinds = KINDS if kind == "all" else (kind,)
         return sum(int(self.execute("CLIENT", "KILL", "TYPE", each)) for each in kinds)
 
     # Its life
@@ -222,6 +231,8 @@ class Process(NoFaults):
             RuntimeError: it ended instead; what it said of that is told.
         """
         with self._lock:
+            if self._closed:
+                raise RuntimeError("the deployment of this server has ended")
             if self.running:
                 return
             chosen = self._port
@@ -292,30 +303,14 @@ class Process(NoFaults):
 
     def close(self) -> None:
         """The end of it and of its files."""
-        Process.kill(self)
+        with self._lock:
+            self._closed = True
+            Process.kill(self)
         for _ in range(100):
             shutil.rmtree(self.directory, ignore_errors=True)
             if not self.directory.exists():
                 return
             time.sleep(0.01)  # a child that writes a file outlives the server by a moment
-
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    async def __aenter__(self) -> Self:
-        await anyio.to_thread.run_sync(self.__enter__)
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await anyio.to_thread.run_sync(self.close)
 
 
 def words(settings: Mapping[str, str | int]) -> list[str]:

@@ -6,6 +6,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+from hatopo.testing import _checks
 from hatopo.testing._access import ADMIN, DEFAULT_OFF
 from hatopo.testing._control import HOST, Event, ServerError
 from hatopo.testing.real._process import BINARY, Process
@@ -97,7 +98,8 @@ class RealSentinel(Process, NoSentinelFaults):
         super().close()
 
     def announce(self, host: str, port: int) -> None:
-        """Be known to other sentinels by this address, which may be a wrong one."""
+        """Be known to the others by this address, which may be a wrong one; a restart keeps it."""
+        _checks.address((host, port))
         self.announced = (host, port)
         self.execute("SENTINEL", "CONFIG", "SET", "announce-ip", host)
         self.execute("SENTINEL", "CONFIG", "SET", "announce-port", port)

@@ -233,12 +233,6 @@ def simulate_failure(sentinel: SentinelServer, session: Session, args: list[byte
     return OK
 
 
-@commands("sentinel|help")
-def show_help(sentinel: SentinelServer, session: Session, args: list[bytes]) -> Reply:
-    lines = ["SENTINEL <subcommand> [<arg> [value] [opt] ...]. Subcommands are:", *_about.HELP]
-    return [Status(line) for line in (*lines, "HELP", "    Prints this help.")]
-
-
 @commands("role")
 def role(sentinel: SentinelServer, session: Session, args: list[bytes]) -> Reply:
     return ["sentinel", [*sentinel.masters]]

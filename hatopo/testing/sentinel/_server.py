@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from hatopo.testing import _client_commands, _greeting, _pubsub
+from hatopo.testing import _client_commands, _greeting, _help, _pubsub
 from hatopo.testing._commands import SENTINEL_TABLE
 from hatopo.testing._control import Event
 from hatopo.testing._handlers import Handlers
@@ -65,6 +65,7 @@ class SentinelServer(Server):
             **_client_commands.commands,
             **_commands.commands,
             **_settings.commands,
+            **_help.commands,
         }
     )
 
@@ -399,7 +400,11 @@ class SentinelServer(Server):
         self._timer = None
         if self.running and not self.paused:
             self._last_tick = self.moment
-            self.enter(self._look)
+            try:
+                self.enter(self._look)
+            except Exception:
+                self._tick_at(self.moment + 1000)  # a mistake is logged, and not the end of all looks
+                raise
 
     def _look(self) -> None:
         """Do all that is due."""
