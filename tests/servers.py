@@ -42,7 +42,10 @@ class Server(RealNode):
     ) -> None:
         given = zip((name.removeprefix("--") for name in options[::2]), options[1::2], strict=True)
         config = {**PLAIN, **dict(given), **{name.replace("_", "-"): value for name, value in settings.items()}}
+        users_file = config.pop("aclfile", None)
         super().__init__(config=config, tls=tls, users=users)
+        if users_file is not None:
+            self._settings["aclfile"] = str(users_file)
 
     def call(self, *words: str | int | bytes, timeout: float = 2.0) -> Any:
         return self.execute(*words, timeout=timeout)
