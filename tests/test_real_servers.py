@@ -10,9 +10,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import pytest
 
-from hatopo.testing._clock import ManualClock, RealClock
 from hatopo.testing._control import Control, ServerError, Unsupported, wait_until
-from hatopo.testing._world import CLIENTS
 from hatopo.testing.real import (
     RealNode,
     RealReplication,
@@ -21,6 +19,8 @@ from hatopo.testing.real import (
     tls_supported,
 )
 from hatopo.testing.real._unsupported import NoNodeFaults, NoSentinelFaults
+from hatopo.testing.world._clock import ManualClock, RealClock
+from hatopo.testing.world._world import CLIENTS
 from tests.control import Certificates, eventually
 
 if TYPE_CHECKING:

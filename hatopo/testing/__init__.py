@@ -19,14 +19,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hatopo.testing._access import TlsFiles
-    from hatopo.testing._clock import Clock, ManualClock, RealClock, ScaledClock
     from hatopo.testing._control import Control, Event, ServerError, Unsupported
     from hatopo.testing._deployments import Node, Replication
-    from hatopo.testing._faults import Fault
     from hatopo.testing._handles import NodeHandle, SentinelHandle
     from hatopo.testing._sentinel_set import SentinelDeployment
-    from hatopo.testing._world import CLIENTS
     from hatopo.testing.real import RealNode, RealReplication, RealSentinelDeployment
+    from hatopo.testing.server._faults import Fault
+    from hatopo.testing.world._clock import Clock, ManualClock, RealClock, ScaledClock
+    from hatopo.testing.world._world import CLIENTS
 
 __all__ = [
     "CLIENTS",
@@ -52,13 +52,13 @@ __all__ = [
 
 _BEHIND = {
     "_access": ("TlsFiles",),
-    "_clock": ("Clock", "ManualClock", "RealClock", "ScaledClock"),
+    "world._clock": ("Clock", "ManualClock", "RealClock", "ScaledClock"),
     "_control": ("Control", "Event", "ServerError", "Unsupported"),
     "_deployments": ("Node", "Replication"),
     "_sentinel_set": ("SentinelDeployment",),
-    "_faults": ("Fault",),
+    "server._faults": ("Fault",),
     "_handles": ("NodeHandle", "SentinelHandle"),
-    "_world": ("CLIENTS",),
+    "world._world": ("CLIENTS",),
     "real": ("RealNode", "RealReplication", "RealSentinelDeployment"),
 }
 _MODULES = {name: module for module, names in _BEHIND.items() for name in names}

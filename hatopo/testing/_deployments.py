@@ -13,15 +13,15 @@ from hatopo.testing import _checks
 from hatopo.testing._access import ADMIN, DEFAULT_OFF, NODE_USERS, REPLICA, TlsFiles
 from hatopo.testing._handles import NodeHandle, ServerHandle
 from hatopo.testing._life import Life
-from hatopo.testing._loop import LOOP
-from hatopo.testing._node import DataNode
 from hatopo.testing._reply import ErrorReply
 from hatopo.testing._shape import ReplicationShape
-from hatopo.testing._world import CLIENTS, Clients, Party, World
+from hatopo.testing.node._node import DataNode
+from hatopo.testing.world._loop import LOOP
+from hatopo.testing.world._world import CLIENTS, Clients, Party, World
 
 if TYPE_CHECKING:
-    from hatopo.testing._clock import Clock
-    from hatopo.testing._server import Server
+    from hatopo.testing.server._server import Server
+    from hatopo.testing.world._clock import Clock
 
 Group = ServerHandle[Any] | Clients | Iterable[Any]
 

@@ -15,18 +15,18 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from hatopo.testing import _checks
 from hatopo.testing._access import ADMIN
 from hatopo.testing._control import Control, ServerError
-from hatopo.testing._faults import Fault, Kind
-from hatopo.testing._loop import LOOP
 from hatopo.testing._reply import NULL_ARRAY, ErrorReply, Reply, number_text
-from hatopo.testing._server import Server
+from hatopo.testing.server._faults import Fault, Kind
+from hatopo.testing.server._server import Server
+from hatopo.testing.world._loop import LOOP
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from hatopo.testing._node import DataNode  # noqa: F401 - the types of what handles hold
-    from hatopo.testing._session import Session
-    from hatopo.testing._world import Address
+    from hatopo.testing.node._node import DataNode  # noqa: F401 - the types of what handles hold
     from hatopo.testing.sentinel import SentinelServer  # noqa: F401
+    from hatopo.testing.server._session import Session
+    from hatopo.testing.world._world import Address
 
 S = TypeVar("S", bound=Server)
 T = TypeVar("T")

@@ -8,13 +8,13 @@ import os
 import time
 from typing import TYPE_CHECKING
 
-from hatopo.testing._clock import Clock, ManualClock, RealClock
 from hatopo.testing._lifetime import Lifetime
-from hatopo.testing._loop import LOOP
-from hatopo.testing._world import World
+from hatopo.testing.world._clock import Clock, ManualClock, RealClock
+from hatopo.testing.world._loop import LOOP
+from hatopo.testing.world._world import World
 
 if TYPE_CHECKING:
-    from hatopo.testing._server import Server
+    from hatopo.testing.server._server import Server
 
 SETTLING = 0.05
 """Seconds of a manual clock between two looks."""

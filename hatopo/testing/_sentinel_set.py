@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from hatopo.testing._access import ADMIN
-from hatopo.testing._clock import Clock, ScaledClock
 from hatopo.testing._deployments import Replication, let_in
 from hatopo.testing._handles import NodeHandle, SentinelHandle
-from hatopo.testing._loop import LOOP
 from hatopo.testing._watched import WatchedShape
-from hatopo.testing._world import World
 from hatopo.testing.sentinel import SentinelServer
+from hatopo.testing.world._clock import Clock, ScaledClock
+from hatopo.testing.world._loop import LOOP
+from hatopo.testing.world._world import World
 
 
 class SentinelDeployment(WatchedShape[NodeHandle, SentinelHandle], Replication):

@@ -18,7 +18,7 @@ from hatopo.testing._control import Address, ServerError
 from hatopo.testing._lifetime import Lifetime
 
 if TYPE_CHECKING:
-    from hatopo.testing._clock import Clock
+    from hatopo.testing.world._clock import Clock
 
 
 class Member(Protocol):

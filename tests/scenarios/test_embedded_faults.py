@@ -119,8 +119,8 @@ class TestLostReplies:
         assert own_server.execute("LLEN", "list") == times
         assert own_server.execute("EXISTS", "key") == times
 
-    def test_a_transaction_that_ends_before_exec_is_begun_again(self, driver: WatchingDriver, own_server: Node) -> None:
-        """All of it was sent, EXEC included: so it is ambiguous, though the server has executed nothing."""
+    def test_a_transaction_that_ended_at_once_is_ambiguous_too(self, driver: WatchingDriver, own_server: Node) -> None:
+        """All of it was sent, EXEC included, though the server has executed nothing."""
         driver.open_standalone(own_server.address)
         met = own_server.drop_before("multi")
         with pytest.raises(hatopo.AmbiguousConnectionError):

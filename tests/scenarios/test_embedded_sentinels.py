@@ -315,7 +315,7 @@ class TestPartitions:
             load.progress()
             sentinel_set.partition(CLIENTS, master)
             eventually(lambda: driver.stats().ambiguous.get("HINCRBY", 0) >= 1, 30, "calls are given up")
-            load.stall()
+            eventually(lambda: told(driver, events.NodeDown), 30, "nobody reaches it")
             sentinel_set.heal()
             load.progress()
         ledger = load.ledger(master)

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 
-from hatopo.testing._clock import ManualClock
-from hatopo.testing._loop import LOOP
-from hatopo.testing._node import DataNode
-from hatopo.testing._world import World
+from hatopo.testing.node._node import DataNode
+from hatopo.testing.world._clock import ManualClock
+from hatopo.testing.world._loop import LOOP
+from hatopo.testing.world._world import World
 from tests.control import Control, ServerError, eventually
 
 if TYPE_CHECKING:
-    from hatopo.testing._replication import Replication
+    from hatopo.testing.replication._replication import Replication
 
 T = TypeVar("T")
 START = 1_700_000_000.0

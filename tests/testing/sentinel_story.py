@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from hatopo.testing import RealSentinelDeployment, SentinelDeployment
-from hatopo.testing._clock import Clock
 from hatopo.testing._control import Event
+from hatopo.testing.world._clock import Clock
 
 Deployment = SentinelDeployment | RealSentinelDeployment
 RECORDED = Path(__file__).parent / "recorded" / "sentinel_events.json"

@@ -12,8 +12,8 @@ from typing import Any, BinaryIO
 
 import pytest
 
-from hatopo.testing._commands import TABLE, Command, Table, command_reply
 from hatopo.testing._reply import ErrorReply, Reply, encode
+from hatopo.testing.commands import TABLE, Command, Table, command_reply
 from tests.servers import Process
 
 Request = Sequence[bytes]

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hatopo.testing._acl import Accounts, Denied, User
-from hatopo.testing._acl_rules import Catalogue, Rights, describe, with_rule, with_rules
-from hatopo.testing._commands import SENTINEL_TABLE, TABLE, find_keys, lookup
 from hatopo.testing._reply import ErrorReply, encode
+from hatopo.testing.acl._accounts import Accounts, Denied, User
+from hatopo.testing.acl._rules import Catalogue, Rights, describe, with_rule, with_rules
+from hatopo.testing.commands import SENTINEL_TABLE, TABLE, find_keys, lookup
 from tests.control import Control, ServerError
 from tests.servers import Server
 

@@ -10,16 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from hatopo.testing import _admin, _client_commands, _info, _monitors
-from hatopo.testing._clock import ManualClock
-from hatopo.testing._commands import SENTINEL_TABLE
-from hatopo.testing._config import ROOM
-from hatopo.testing._handlers import Handlers
-from hatopo.testing._loop import LOOP
-from hatopo.testing._node import DataNode
 from hatopo.testing._reply import ErrorReply
-from hatopo.testing._server import Server
-from hatopo.testing._world import World
+from hatopo.testing.commands import SENTINEL_TABLE
+from hatopo.testing.node import _admin, _info
+from hatopo.testing.node._config import ROOM
+from hatopo.testing.node._node import DataNode
+from hatopo.testing.server import _client_commands, _monitors
+from hatopo.testing.server._handlers import Handlers
+from hatopo.testing.server._server import Server
+from hatopo.testing.world._clock import ManualClock
+from hatopo.testing.world._loop import LOOP
+from hatopo.testing.world._world import World
 from tests.servers import PLAIN, RealNode, eventually
 from tests.testing.wire import CLOSED, Connection, Wire
 from tests.tools.generate_testing_admin import fresh_server, parameters

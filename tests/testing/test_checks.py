@@ -16,7 +16,7 @@ from hatopo.testing import (
     Replication,
     SentinelDeployment,
 )
-from hatopo.testing._loop import LOOP
+from hatopo.testing.world._loop import LOOP
 
 ALL = [Node, Replication, SentinelDeployment, RealNode, RealReplication, RealSentinelDeployment]
 FAMILIES: dict[str, list[Any]] = {"all": ALL, "nodes": ALL[:1] + ALL[3:4], "sets": ALL[1:3] + ALL[4:]}

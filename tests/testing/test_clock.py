@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from hatopo.testing import Clock, ManualClock, Node, RealClock, Replication, ScaledClock
-from hatopo.testing._loop import LOOP
+from hatopo.testing.world._loop import LOOP
 
 
 @pytest.fixture(autouse=True)

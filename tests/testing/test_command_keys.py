@@ -9,8 +9,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from hatopo.testing._commands import SENTINEL_TABLE, TABLE, Command, Table, find_keys, has_keys, keys_of, lookup
 from hatopo.testing._reply import ErrorReply, encode
+from hatopo.testing.commands import SENTINEL_TABLE, TABLE, Command, Table, find_keys, has_keys, keys_of, lookup
 from tests.servers import Server
 from tests.testing.tagged import ALL, Wire, answer, needs_7_0_15, ours, words_of
 

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from hatopo.testing import _command_table
-from hatopo.testing._commands import SENTINEL_TABLE, TABLE, Table, lookup
 from hatopo.testing._reply import ErrorReply, encode
+from hatopo.testing.commands import SENTINEL_TABLE, TABLE, Table, lookup
+from hatopo.testing.commands import _table as _command_table
 from tests.sentinels import SentinelProcess
 from tests.servers import Server
 from tests.testing.tagged import ALL, Request, Wire, answer, needs_7_0_15, ours, words_of

@@ -15,11 +15,11 @@ import pytest
 from fakeredis import _commands, _core, _helpers, _msgs, _socket, model
 from fakeredis.model import _stream
 
-from hatopo.testing import _engine_patches
-from hatopo.testing._commands import TABLE, lookup
-from hatopo.testing._engine import EngineSession, Keyspace, Waiting
-from hatopo.testing._engine_natives import is_ours
 from hatopo.testing._reply import NULL_ARRAY, OK, ErrorReply, Members, Reply, encode
+from hatopo.testing.commands import TABLE, lookup
+from hatopo.testing.engine import _patches as _engine_patches
+from hatopo.testing.engine._engine import EngineSession, Keyspace, Waiting
+from hatopo.testing.engine._natives import is_ours
 
 START = 1_700_000_000.0
 
@@ -468,7 +468,7 @@ def test_no_value_of_a_script_belongs_to_python(node: Node) -> None:
 
 @pytest.mark.parametrize("body", ["while true do end", "while true do pcall(function() while true do end end) end"])
 def test_a_script_without_end_is_stopped(node: Node, body: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hatopo.testing._engine_lua.STEPS", 3)
+    monkeypatch.setattr("hatopo.testing.engine._lua.STEPS", 3)
     assert "so long" in node.error("EVAL", body, 0)
     assert "so long" in node.error("EVAL", f"coroutine.wrap(function() {body} end)()", 0)
     assert node.run("EVAL", "return 1", 0) == 1

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from hatopo.testing import CLIENTS, Node, Replication, TlsFiles, _port
+from hatopo.testing import CLIENTS, Node, Replication, TlsFiles
+from hatopo.testing.server import _port
 from tests.control import Certificates, eventually
 from tests.testing.conftest import Dial
 from tests.testing.wire import CLOSED

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from hatopo.testing import Node
-from hatopo.testing._commands import SENTINEL_TABLE, TABLE
-from hatopo.testing._help import commands
+from hatopo.testing.commands import SENTINEL_TABLE, TABLE
+from hatopo.testing.server._help import commands
 from tests.testing.conftest import Dial
 
 CONTAINERS = sorted(name for name in TABLE if "help" in TABLE[name].subcommands and name != "function")

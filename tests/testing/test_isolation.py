@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from hatopo.testing import Node, Replication, SentinelDeployment, ServerError
-from hatopo.testing._node import DataNode
+from hatopo.testing.node._node import DataNode
 from tests.testing.conftest import Dial
 from tests.testing.wire import request
 

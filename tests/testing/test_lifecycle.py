@@ -18,7 +18,7 @@ import anyio
 import pytest
 
 from hatopo.testing import ManualClock, Node, RealClock, Replication, ScaledClock, SentinelDeployment
-from hatopo.testing._loop import LOOP
+from hatopo.testing.world._loop import LOOP
 from tests.control import Control, eventually
 from tests.testing.conftest import Dial
 from tests.testing.wire import CLOSED, request

@@ -8,7 +8,7 @@ import pytest
 
 from hatopo.testing import ManualClock, Node, Replication
 from hatopo.testing._handles import NodeHandle
-from hatopo.testing._notifications import Change, events
+from hatopo.testing.node._notifications import Change, events
 from tests.control import eventually
 from tests.testing.conftest import Dial
 from tests.testing.wire import Connection, request

@@ -227,7 +227,7 @@ def test_tests_that_ask_for_no_server_pay_for_none(run: Run) -> None:
         import sys
 
         def test_it():
-            heavy = {"fakeredis", "lupa", "hatopo.testing._node", "hatopo.testing.real"}
+            heavy = {"fakeredis", "lupa", "hatopo.testing.node._node", "hatopo.testing.real"}
             assert not heavy.intersection(sys.modules)
         """
     )

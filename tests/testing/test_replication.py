@@ -6,7 +6,7 @@ import contextlib
 
 import pytest
 
-from hatopo.testing._world import CLIENTS
+from hatopo.testing.world._world import CLIENTS
 from tests.control import Control
 from tests.testing.replication_lab import Lab, lab
 

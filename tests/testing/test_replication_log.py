@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from hatopo.testing._engine import Snapshot, Value
-from hatopo.testing._replication_log import NO_ID, Change, FullSync, History, Published, Swap
+from hatopo.testing.engine._engine import Snapshot, Value
+from hatopo.testing.replication._log import NO_ID, Change, FullSync, History, Published, Swap
 
 
 def _history(limit: int = 1000) -> History:

@@ -13,9 +13,9 @@ import pytest
 
 from hatopo.testing import CLIENTS, ManualClock, SentinelDeployment
 from hatopo.testing._control import ServerError
-from hatopo.testing._loop import LOOP
 from hatopo.testing.sentinel import SentinelServer
 from hatopo.testing.sentinel import _server as sentinel_server
+from hatopo.testing.world._loop import LOOP
 
 
 class Lab(SentinelDeployment):

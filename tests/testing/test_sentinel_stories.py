@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from hatopo.testing import ManualClock, RealClock, RealSentinelDeployment, ScaledClock
-from hatopo.testing._loop import LOOP
-from hatopo.testing._world import World
 from hatopo.testing.sentinel import Event, SentinelServer
+from hatopo.testing.world._loop import LOOP
+from hatopo.testing.world._world import World
 from tests.control import Control
 from tests.testing import sentinel_story
 from tests.testing.sentinel_story import RECORDED, STORIES, Story

@@ -11,10 +11,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hatopo.testing import Node, _requests
+from hatopo.testing import Node
 from hatopo.testing._reply import ErrorReply
-from hatopo.testing._requests import Requests, split_words
 from hatopo.testing.real import RealNode
+from hatopo.testing.server import _requests
+from hatopo.testing.server._requests import Requests, split_words
 from tests.control import eventually
 from tests.testing.conftest import Dial
 from tests.testing.wire import CLOSED, Wire, request

@@ -1,4 +1,4 @@
-"""Writes hatopo/testing/_config.json and _admin.json: what a real server says of its parameters and of itself.
+"""Writes hatopo/testing/node/_config.json and _admin.json: what a real server says of its parameters and of itself.
 
     python tests/tools/generate_testing_admin.py            # starts servers, writes the files
     python tests/tools/generate_testing_admin.py --stdout   # prints them, writes nothing
@@ -28,7 +28,7 @@ from tests.tools.generate_commands import HOST, free_port, text_of, wait_until_i
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-ROOM = Path(__file__).resolve().parents[2] / "hatopo" / "testing"
+ROOM = Path(__file__).resolve().parents[2] / "hatopo" / "testing" / "node"
 ABOUT = "{what} of redis-server {version}; made by tests/tools/generate_testing_admin.py"
 OWN = {"port": "6379", "dir": "/data", "bind": HOST, "enable-debug-command": "no"}
 """What differs from the defaults in the server that is asked, or should in the embedded one."""
@@ -188,7 +188,7 @@ def compact(value: Any) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Write hatopo/testing/_config.json and _admin.json.")
+    parser = argparse.ArgumentParser(description="Write hatopo/testing/node/_config.json and _admin.json.")
     parser.add_argument("--stdout", action="store_true", help="print the files instead of writing them")
     options = parser.parse_args()
     for name, text in render().items():

@@ -1,4 +1,4 @@
-"""Writes hatopo/testing/_commands.json: what a real server and a real sentinel say about their own commands.
+"""Writes hatopo/testing/commands/_commands.json: what a real server and a real sentinel say about their own commands.
 
     python -m tests.tools.generate_testing_commands             # starts both, writes the file
     python -m tests.tools.generate_testing_commands --stdout    # prints it, writes nothing
@@ -27,7 +27,7 @@ from tests.tools.generate_commands import HOST, free_port, own_server, text_of, 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-FILE = Path(__file__).resolve().parents[2] / "hatopo" / "testing" / "_commands.json"
+FILE = Path(__file__).resolve().parents[2] / "hatopo" / "testing" / "commands" / "_commands.json"
 LEFT_OUT = ("summary", "complexity", "replaced_by", "arguments", "history", "subcommands")
 ABOUT = "COMMAND and COMMAND DOCS of redis-server {version}; made by tests/tools/generate_testing_commands.py"
 
@@ -126,7 +126,7 @@ def render() -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Write hatopo/testing/_commands.json from what servers say.")
+    parser = argparse.ArgumentParser(description="Write hatopo/testing/commands/_commands.json from what servers say.")
     parser.add_argument("--stdout", action="store_true", help="print the file instead of writing it")
     options = parser.parse_args()
     text = render()

@@ -15,7 +15,7 @@ from hatopo.testing.real._replication import RealReplication
 from hatopo.testing.real._sentinels import RealSentinel
 
 if TYPE_CHECKING:
-    from hatopo.testing._clock import Clock
+    from hatopo.testing.world._clock import Clock
 
 
 class RealSentinelDeployment(WatchedShape[RealNode, RealSentinel], RealReplication):

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 from hatopo.testing import _checks
 from hatopo.testing._access import ADMIN, DEFAULT_OFF, TlsFiles
-from hatopo.testing._clock import Clock, RealClock, ScaledClock
 from hatopo.testing._control import HOST, ServerError, Unsupported, wait_until
 from hatopo.testing.real._process import BINARY, Process, server_version, words
 from hatopo.testing.real._unsupported import NoNodeFaults
+from hatopo.testing.world._clock import Clock, RealClock, ScaledClock
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Union
 from hatopo.testing._access import NODE_USERS, REPLICA
 from hatopo.testing._control import HOST, Unsupported
 from hatopo.testing._shape import ReplicationShape
-from hatopo.testing._world import CLIENTS
 from hatopo.testing.real._nodes import RealNode, real_time
 from hatopo.testing.real._process import Process
 from hatopo.testing.real._proxy import Proxy
+from hatopo.testing.world._world import CLIENTS
 
 if TYPE_CHECKING:
-    from hatopo.testing._clock import Clock
     from hatopo.testing._control import Address
-    from hatopo.testing._world import Clients
+    from hatopo.testing.world._clock import Clock
+    from hatopo.testing.world._world import Clients
 
 Group = Union[Process, "Clients", Iterable[object]]
 

@@ -8,16 +8,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hatopo.testing._glob import matches
-from hatopo.testing._handlers import Handlers, integer, text
 from hatopo.testing._reply import NO_REPLY, NULL_ARRAY, OK, ErrorReply, Reply, Status
 from hatopo.testing.sentinel import _about, _election, _failover, _rules
 from hatopo.testing.sentinel._instances import Master, Node, Peer, Replica, is_address
 from hatopo.testing.sentinel._line import HELLO_CHANNEL
+from hatopo.testing.server._handlers import Handlers, integer, text
 
 if TYPE_CHECKING:
-    from hatopo.testing._session import Session
     from hatopo.testing.sentinel._instances import Address, Instance
     from hatopo.testing.sentinel._server import SentinelServer
+    from hatopo.testing.server._session import Session
 
 commands = Handlers()
 

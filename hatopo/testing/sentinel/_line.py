@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from hatopo.testing._reply import Reply
-    from hatopo.testing._world import Address, Link, Word
     from hatopo.testing.sentinel._server import SentinelServer
+    from hatopo.testing.world._world import Address, Link, Word
 
 HELLO_CHANNEL = "__sentinel__:hello"
 MAX_PENDING = 100

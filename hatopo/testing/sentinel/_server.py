@@ -9,11 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from hatopo.testing import _client_commands, _greeting, _help, _pubsub
-from hatopo.testing._commands import SENTINEL_TABLE
 from hatopo.testing._control import Event
-from hatopo.testing._handlers import Handlers
-from hatopo.testing._server import Server
+from hatopo.testing.commands import SENTINEL_TABLE
 from hatopo.testing.sentinel import _commands, _failover, _hello, _monitor, _rules, _saved, _settings
 from hatopo.testing.sentinel._election import ask_others
 from hatopo.testing.sentinel._instances import (
@@ -30,13 +27,16 @@ from hatopo.testing.sentinel._instances import (
 from hatopo.testing.sentinel._line import Line
 from hatopo.testing.sentinel._saved import Saved
 from hatopo.testing.sentinel._schedule import next_due
+from hatopo.testing.server import _client_commands, _greeting, _help, _pubsub
+from hatopo.testing.server._handlers import Handlers
+from hatopo.testing.server._server import Server
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from hatopo.testing._clock import Timer
-    from hatopo.testing._world import World
     from hatopo.testing.sentinel._instances import Address
+    from hatopo.testing.world._clock import Timer
+    from hatopo.testing.world._world import World
 
 SLOWEST_TICK, FASTEST_TICK = 10, 19
 """Ticks in a second; each one draws when the next will be, so that sentinels do not keep in step."""

@@ -6,18 +6,18 @@ from dataclasses import fields
 from typing import TYPE_CHECKING
 
 from hatopo.testing._glob import matches
-from hatopo.testing._handlers import Handlers, integer, text
 from hatopo.testing._reply import OK, ErrorReply, Reply
 from hatopo.testing.sentinel import _monitor
 from hatopo.testing.sentinel._commands import named
 from hatopo.testing.sentinel._instances import Periods
+from hatopo.testing.server._handlers import Handlers, integer, text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from hatopo.testing._session import Session
     from hatopo.testing.sentinel._instances import Master
     from hatopo.testing.sentinel._server import SentinelServer
+    from hatopo.testing.server._session import Session
 
 commands = Handlers()
 

@@ -1,0 +1,1 @@
+"""Masters, replicas, and what goes from one to the other."""
