@@ -25,6 +25,9 @@ NEEDS_SERVERS = {"redis_installed", "shared_server", "server", "own_server", "se
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
+        callspec = getattr(item, "callspec", None)
+        if callspec is not None and callspec.params.get("backend") == "embedded":
+            continue
         if NEEDS_SERVERS.intersection(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.real)
 

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 E = TypeVar("E", bound=events.Event)
 
 
-SLOW = 5.0
-"""The speed of sentinels between whose steps a client is to do something: a second is a fifth of one."""
+SLOW = 8.0
+"""The speed of sentinels between whose steps a client is to do something."""
 
 
 def members(deployment: SentinelDeployment) -> list[AnyServer]:

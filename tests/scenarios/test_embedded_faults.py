@@ -28,9 +28,9 @@ TIMES = 5
 LARGE = "x" * 100_000
 
 
-@pytest.fixture
-def backend() -> str:
-    return "embedded"
+@pytest.fixture(params=["embedded"])
+def backend(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
 
 
 def applied(ledger: Any) -> set[int]:

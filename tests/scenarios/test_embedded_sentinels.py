@@ -37,9 +37,9 @@ if TYPE_CHECKING:
     from tests.drivers import WatchingDriver
 
 
-@pytest.fixture
-def backend() -> str:
-    return "embedded"
+@pytest.fixture(params=["embedded"])
+def backend(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
 
 
 @pytest.fixture

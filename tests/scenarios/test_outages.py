@@ -112,7 +112,7 @@ QUESTIONS = 5
 
 def test_many_callers_do_not_storm_anybody(driver: WatchingDriver, make_set: Callable[..., SentinelDeployment]) -> None:
     """200 threads in an outage ask no oftener than one, and dial the new master about once a connection."""
-    sentinel_set = make_set(speed=1)  # sentinels that ask each other fifty times as often would drown the callers
+    sentinel_set = make_set(speed=SLOW)  # sentinels that ask each other fifty times as often would drown the callers
     driver.open_sentinel("mymaster", sentinel_set.sentinels)
     with Load(driver, incr=100, get=50, set=50) as load:
         load.progress()
