@@ -12,6 +12,15 @@ from typing import Any
 OWN = ("port", "tls-port", "bind", "aclfile", "replicaof", "slaveof")
 """Parameters by which a deployment holds its nodes together."""
 
+CONNECTIONS = ("normal", "pubsub", "replica", "master")
+"""The kinds of connections, as CLIENT KILL TYPE has them."""
+
+
+def kind(value: object) -> None:
+    """Refuse what is no kind of connections; "all" are all of them."""
+    if value not in (*CONNECTIONS, "all"):
+        raise ValueError(f"{value!r} is none of {(*CONNECTIONS, 'all')}")
+
 
 def number(name: str, value: object, least: float) -> None:
     """Refuse what is no finite number of at least so much."""

@@ -7,14 +7,14 @@ decided by the servers.
 
 from __future__ import annotations
 
-import asyncio
 import concurrent.futures
 import functools
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from hatopo.testing import _checks
 from hatopo.testing._access import ADMIN
-from hatopo.testing._control import Control, ServerError
+from hatopo.testing._control import ServerError
+from hatopo.testing._member import DataMember, Member
 from hatopo.testing._reply import NULL_ARRAY, ErrorReply, Reply, number_text
 from hatopo.testing.server._faults import Fault, Kind
 from hatopo.testing.server._server import Server
@@ -32,65 +32,32 @@ S = TypeVar("S", bound=Server)
 T = TypeVar("T")
 
 
-class ServerHandle(Generic[S]):
+class ServerHandle(Member, Generic[S]):
     """What data nodes and sentinels have in common: an address, a life, and somebody to ask."""
 
     def __init__(self, server: S, name: str, login: tuple[str, ...] = ()) -> None:
         self._server = server
         self.name = name
         self._login = login
-        self.announced: Address | None = None
-        """Where others are told to reach it, if not where it listens."""
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.name} {self.host}:{self.port}>"
+        self.announced = None
 
     @property
     def address(self) -> Address:
-        """Where it listens; the same after a restart."""
         return self._server.address
 
     @property
-    def host(self) -> str:
-        """The host that it listens at."""
-        return self.address[0]
-
-    @property
-    def port(self) -> int:
-        """The port that it listens at."""
-        return self.address[1]
-
-    @property
     def running(self) -> bool:
-        """Whether it has been started, and neither killed nor stopped since."""
         return self._server.running
 
     @property
     def paused(self) -> bool:
-        """Whether it stands still."""
         return self._server.paused
 
     @property
-    def awake(self) -> bool:
-        """Whether it runs and does not stand still."""
-        return self.running and not self.paused
+    def _speaks_tls(self) -> bool:
+        return self._server.tls is not None
 
     def execute(self, *words: str | int | float | bytes, timeout: float = 2.0) -> Any:
-        """Run a command there, whatever users and partitions there are.
-
-        Args:
-            words: the command and its arguments.
-            timeout: seconds after which the server does not answer.
-
-        Returns:
-            What RESP2 has: int, str (bytes that are no UTF-8 as surrogates), None, lists of these.
-
-        Raises:
-            ServerError: an error reply.
-            ConnectionRefusedError: the server does not run.
-            TimeoutError: it did not answer in time: it is paused, or the command blocks.
-            ValueError: there is no command.
-        """
         packed = _checks.words(words)
         asked: concurrent.futures.Future[Any] = concurrent.futures.Future()
         session = LOOP.call(lambda: _ask(self._server, packed, asked))
@@ -116,22 +83,10 @@ class ServerHandle(Generic[S]):
         async def run() -> T:
             self._server.world.clock.catch_up()
             result = function()
-            for _ in range(3):  # transports close their sockets in the loop's next turns
-                await asyncio.sleep(0)
+            await LOOP.settle()
             return result
 
         return LOOP.wait(run())
-
-    def control(self, timeout: float | None = 2.0) -> Control:
-        """A connection to keep, for SUBSCRIBE or a transaction; logged in where that is needed."""
-        control = Control(self.address, timeout=timeout, tls=self._server.tls is not None)
-        try:
-            if self._login:
-                control("AUTH", *self._login)
-        except BaseException:
-            control.close()
-            raise
-        return control
 
     def kill(self) -> None:
         """End it at once, as by SIGKILL; its connections are closed when this returns."""
@@ -240,26 +195,11 @@ class ServerHandle(Generic[S]):
         self._call(self._server.faults.clear)
 
 
-class NodeHandle(ServerHandle["DataNode"]):
+class NodeHandle(ServerHandle["DataNode"], DataMember):
     """A data node."""
 
     def _tell(self, host: str, port: int) -> None:
         self._server.announce(host, port)
-
-    def role(self) -> str:
-        """What it says that it is: "master" or "slave"."""
-        return str(self.execute("ROLE")[0])
-
-    @property
-    def url(self) -> str:
-        """What redis-py's `from_url` takes, without a password.
-
-        Raises:
-            RuntimeError: it has never been started, so it has no port.
-        """
-        if not self.port:
-            raise RuntimeError(f"{self.name} has no port before it is started")
-        return f"redis{'s' if self._server.tls else ''}://{self.host}:{self.port}"
 
     def configure(self, **settings: str | int) -> None:
         """CONFIG SET, if it runs; a restart keeps it."""
@@ -276,13 +216,6 @@ class NodeHandle(ServerHandle["DataNode"]):
             self._server.config.set(parameter, value)
         except ErrorReply as error:
             raise ServerError(error.text) from error
-
-    def replicate(self, master: Address | None) -> None:
-        """Follow this master (REPLICAOF), or none; also through restarts. A node that does not run is left alone."""
-        if master is not None:
-            _checks.address(master)
-        if self.running:
-            self.execute("REPLICAOF", *(master or ("NO", "ONE")))
 
     def restart(self, empty: bool = False) -> None:
         """Kill it, if it runs, and start it again at the same port.

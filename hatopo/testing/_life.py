@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import time
@@ -83,8 +82,7 @@ class Life(Lifetime):
             stack.callback(self._world.close)
             for server in self._servers:
                 stack.callback(server.close)
-        for _ in range(5):  # transports close their sockets in the loop's next turns
-            await asyncio.sleep(0)
+        await LOOP.settle()
 
     def _let_pass(self) -> float:
         if isinstance(self.clock, ManualClock):

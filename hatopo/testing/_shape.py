@@ -10,40 +10,16 @@ import contextlib
 import itertools
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from hatopo.testing import _checks
 from hatopo.testing._access import TlsFiles
 from hatopo.testing._control import Address, ServerError
 from hatopo.testing._lifetime import Lifetime
+from hatopo.testing._member import DataMember, Member
 
 if TYPE_CHECKING:
     from hatopo.testing.world._clock import Clock
-
-
-class Member(Protocol):
-    """What a deployment needs of any server."""
-
-    name: str
-    announced: Address | None
-
-    @property
-    def address(self) -> Address: ...
-    @property
-    def running(self) -> bool: ...
-    @property
-    def awake(self) -> bool: ...
-    def execute(self, *words: str | int | float | bytes, timeout: float = 2.0) -> Any: ...
-    def kill(self) -> None: ...
-    def stop(self) -> None: ...
-
-
-class DataMember(Member, Protocol):
-    """What it needs of a data node besides."""
-
-    def role(self) -> str: ...
-    def configure(self, **settings: str | int) -> None: ...
-    def replicate(self, master: Address | None) -> None: ...
 
 
 N = TypeVar("N", bound=DataMember)

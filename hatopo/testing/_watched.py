@@ -13,7 +13,8 @@ from typing import Any, Generic, TypeVar
 from hatopo.testing import _checks
 from hatopo.testing._access import SENTINEL
 from hatopo.testing._control import Address, Event, ServerError
-from hatopo.testing._shape import Member, N, ReplicationShape
+from hatopo.testing._member import Member
+from hatopo.testing._shape import N, ReplicationShape
 
 S = TypeVar("S", bound=Member)
 

@@ -31,7 +31,6 @@ commands = Handlers()
 
 OUT_OF_RANGE = "ERR DB index is out of range"
 NO_CLUSTER = "ERR This instance has cluster support disabled"
-NO_ID = "0" * 40
 NO_KEY = "ERR no such key"
 NOT_ALLOWED = (
     'ERR {0} command not allowed. If the enable-{1}-command option is set to "local", you can run it from a local '
@@ -220,9 +219,7 @@ def _debug_reload(node: DataNode, session: Session, args: list[bytes]) -> Reply:
 
 
 def _debug_change_repl_id(node: Any, session: Session, args: list[bytes]) -> Reply:
-    history = node.replication.history
-    history.branch()
-    history.second_id, history.second_offset = NO_ID, -1
+    node.replication.change_id()
     return OK
 
 

@@ -100,8 +100,7 @@ class DataNode(Server):
     def traits(self, session: Session, command: Command, args: Sequence[bytes]) -> frozenset[str]:
         return traits(self, session, command, args)
 
-    def check_state(self, session: Session, command: Command, args: Sequence[bytes]) -> None:
-        flags = traits(self, session, command, args)
+    def check_state(self, session: Session, command: Command, flags: frozenset[str]) -> None:
         queueing = session.queue is not None and command.name not in SPARED_MEMORY
         if ("denyoom" in flags or queueing) and out_of_memory(self):
             raise ErrorReply(OUT_OF_MEMORY)
@@ -116,8 +115,7 @@ class DataNode(Server):
         elif 0 < self.config.min_replicas_to_write > self.replication.good_replicas():
             raise ErrorReply(NOREPLICAS)
 
-    def check_service(self, session: Session, command: Command, args: Sequence[bytes]) -> None:
-        flags = traits(self, session, command, args)
+    def check_service(self, flags: frozenset[str]) -> None:
         if self.is_stale and "stale" not in flags:
             raise ErrorReply(MASTERDOWN)
         if self.loading and "loading" not in flags:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from hatopo.testing import _checks
 from hatopo.testing._access import ADMIN, DEFAULT_OFF, TlsFiles
 from hatopo.testing._control import HOST, ServerError, Unsupported, wait_until
+from hatopo.testing._member import DataMember
 from hatopo.testing.real._process import BINARY, Process, server_version, words
 from hatopo.testing.real._unsupported import NoNodeFaults
 from hatopo.testing.world._clock import Clock, RealClock, ScaledClock
@@ -34,7 +35,7 @@ def real_time(clock: Clock | None, seed: int | None) -> RealClock:
     return clock or RealClock()
 
 
-class RealNode(Process, NoNodeFaults):
+class RealNode(Process, DataMember, NoNodeFaults):
     """One redis-server on a port of the loopback interface.
 
     Args:
@@ -86,21 +87,6 @@ class RealNode(Process, NoNodeFaults):
             basics["replicaof"] = f"{self._follows[0]} {self._follows[1]}"
         return [BINARY, *words(basics | self._settings)]
 
-    @property
-    def url(self) -> str:
-        """What redis-py's `from_url` takes, without a password.
-
-        Raises:
-            RuntimeError: it has never been started, so it has no port.
-        """
-        if not self.port:
-            raise RuntimeError(f"{self.name} has no port before it is started")
-        return f"redis{'s' if self.tls else ''}://{self.host}:{self.port}"
-
-    def role(self) -> str:
-        """What it says that it is: "master" or "slave"."""
-        return str(self.execute("ROLE")[0])
-
     def configure(self, **settings: str | int) -> None:
         """CONFIG SET, if it runs; a restart keeps it."""
         for name, value in settings.items():
@@ -120,11 +106,8 @@ class RealNode(Process, NoNodeFaults):
             self.disconnect("master")  # a replica says its address when it connects
 
     def replicate(self, master: Address | None) -> None:
-        """Follow this master (REPLICAOF), or none; also through restarts. A node that does not run is left alone."""
-        if master is not None:
-            _checks.address(master)
+        super().replicate(master)
         if self.running:
-            self.execute("REPLICAOF", *(master or ("NO", "ONE")))
             self._follows = master
 
     def begin_as_replica(self, master: Address) -> None:

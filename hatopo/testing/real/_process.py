@@ -23,8 +23,9 @@ from typing import TYPE_CHECKING, Any
 
 from hatopo.testing import _checks
 from hatopo.testing._access import TlsFiles
-from hatopo.testing._control import HOST, Control, wait_until
+from hatopo.testing._control import HOST, wait_until
 from hatopo.testing._lifetime import Lifetime
+from hatopo.testing._member import Member
 from hatopo.testing.real._unsupported import NoFaults
 
 if TYPE_CHECKING:
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from hatopo.testing._control import Address
 
 BINARY = os.environ.get("HATOPO_REDIS_SERVER", "redis-server")
-KINDS = ("normal", "pubsub", "replica", "master")
 _handed_out: set[int] = set()
 
 
@@ -119,7 +119,7 @@ def _first_ephemeral_port() -> int:
     return first if first > 12_000 else 65_536
 
 
-class Process(NoFaults, Lifetime):
+class Process(Member, NoFaults, Lifetime):
     """A server process that keeps its port and its directory through kill and restart, until `close()`."""
 
     def __init__(self, name: str, port: int = 0, tls: TlsFiles | None = None, login: tuple[str, ...] = ()) -> None:
@@ -128,8 +128,7 @@ class Process(NoFaults, Lifetime):
         self.name = name
         self.directory = Path(tempfile.mkdtemp(prefix="hatopo-test-"))
         self.tls = tls
-        self.announced: Address | None = None
-        """Where others are told to reach it, if not where it listens."""
+        self.announced = None
         self._port = port
         self._login = login
         self._popen: subprocess.Popen[bytes] | None = None
@@ -139,38 +138,21 @@ class Process(NoFaults, Lifetime):
     def _command(self) -> list[str]:
         raise NotImplementedError
 
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.name} {HOST}:{self._port}>"
-
     @property
     def address(self) -> Address:
-        """Where it listens; the same after a restart."""
         return (HOST, self._port)
 
     @property
-    def host(self) -> str:
-        """The host that it listens at."""
-        return HOST
-
-    @property
-    def port(self) -> int:
-        """The port that it listens at."""
-        return self._port
-
-    @property
     def running(self) -> bool:
-        """Whether it has been started, and neither killed nor stopped since."""
         return self._popen is not None and self._popen.poll() is None
 
     @property
     def paused(self) -> bool:
-        """Whether it stands still."""
         return self._paused
 
     @property
-    def awake(self) -> bool:
-        """Whether it runs and does not stand still."""
-        return self.running and not self._paused
+    def _speaks_tls(self) -> bool:
+        return self.tls is not None
 
     @property
     def log(self) -> str:
@@ -180,35 +162,9 @@ class Process(NoFaults, Lifetime):
     # Asking
 
     def execute(self, *words: str | int | float | bytes, timeout: float = 2.0) -> Any:
-        """Run a command there, over a connection of its own.
-
-        Args:
-            words: the command and its arguments.
-            timeout: seconds after which the server does not answer.
-
-        Returns:
-            What RESP2 has: int, str (bytes that are no UTF-8 as surrogates), None, lists of these.
-
-        Raises:
-            ServerError: an error reply.
-            ConnectionRefusedError: the server does not run.
-            TimeoutError: it did not answer in time: it is paused, or the command blocks.
-            ValueError: there is no command.
-        """
         packed = _checks.words(words)
         with self.control(timeout) as control:
             return control(*packed)
-
-    def control(self, timeout: float | None = 2.0) -> Control:
-        """A connection to keep, for SUBSCRIBE or a transaction; logged in where that is needed."""
-        control = Control(self.address, timeout=timeout, tls=self.tls is not None)
-        try:
-            if self._login:
-                control("AUTH", *self._login)
-        except BaseException:
-            control.close()
-            raise
-        return control
 
     def disconnect(self, kind: str = "normal") -> int:
         """Close connections of clients: "normal", "pubsub", "replica", "master" or "all"; returns how many.
@@ -217,9 +173,8 @@ class Process(NoFaults, Lifetime):
             ConnectionRefusedError: the server does not run.
             TimeoutError: it is paused.
         """
-        if kind not in (*KINDS, "all"):
-            raise ValueError(f"{kind!r} is none of {(*KINDS, 'all')}")
-        kinds = KINDS if kind == "all" else (kind,)
+        _checks.kind(kind)
+        kinds = _checks.CONNECTIONS if kind == "all" else (kind,)
         return sum(int(self.execute("CLIENT", "KILL", "TYPE", each)) for each in kinds)
 
     # Its life

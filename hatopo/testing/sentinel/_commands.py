@@ -248,7 +248,7 @@ def publish(sentinel: SentinelServer, session: Session, args: list[bytes]) -> Re
 
 @commands("info")
 def info(sentinel: SentinelServer, session: Session, args: list[bytes]) -> Reply:
-    return _about.info(sentinel, [text(word).lower() for word in args[1:]])
+    return _about.REPORT.of(sentinel, args[1:])
 
 
 @commands("shutdown")

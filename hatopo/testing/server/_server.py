@@ -12,6 +12,7 @@ import logging
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from hatopo.testing import _checks
 from hatopo.testing._reply import NO_REPLY, ErrorReply, Reply, Status
 from hatopo.testing.acl._accounts import Accounts
 from hatopo.testing.commands import TABLE, Command, Table, command_reply, lookup
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("hatopo.testing")
 
-KINDS = ("normal", "pubsub", "replica", "master", "all")
 QUEUED = Status("QUEUED")
 NOT_QUEUED = {"exec", "discard", "multi", "watch", "quit", "reset"}
 
@@ -130,8 +130,7 @@ class Server:
 
     def disconnect(self, kind: str) -> int:
         """Close the connections of one kind, as of CLIENT KILL TYPE, or "all"; returns how many."""
-        if kind not in KINDS:
-            raise ValueError(f"{kind!r} is none of {KINDS}")
+        _checks.kind(kind)
         found = [one for one in self.sessions.values() if kind in ("all", one.type_name) and not one.exempt]
         for session in found:
             session.close("the connection was closed")
@@ -307,10 +306,7 @@ class Server:
                 reply = self._guard(session, command, args)
             else:
                 reply = self.attempt(session, command, args)
-        if reply is not NO_REPLY:
-            if type(reply) is ErrorReply:
-                self.count_error(reply)
-            session.answer(reply)
+        self.answer(session, reply)
         self.finish(session)
 
     def again(self, session: Session, command: Command, args: list[bytes], *, spared: bool = False) -> None:
@@ -413,9 +409,10 @@ class Server:
         if session.queue is not None and "no_multi" in command.flags:
             raise ErrorReply("ERR Command not allowed inside a transaction")
         self.check_rights(session, command, args)
-        self.check_state(session, command, args)
+        flags = self.traits(session, command, args)
+        self.check_state(session, command, flags)
         session.check_subscribed(command.name)
-        self.check_service(session, command, args)
+        self.check_service(flags)
         if session in self.monitors and touches_keys(self, session, command, args):
             raise ErrorReply("ERR Replica can't interact with the keyspace")
 
@@ -455,10 +452,10 @@ class Server:
         """The flags of a command, as far as they depend on its arguments; the same object, if they do not."""
         return command.flags
 
-    def check_state(self, session: Session, command: Command, args: list[bytes]) -> None:
-        """Raise what the state of the data set forbids."""
+    def check_state(self, session: Session, command: Command, flags: frozenset[str]) -> None:
+        """Raise what the state of the data set forbids to a command of these `traits`."""
 
-    def check_service(self, session: Session, command: Command, args: list[bytes]) -> None:
+    def check_service(self, flags: frozenset[str]) -> None:
         """Raise what stands in the way of any answer: LOADING, MASTERDOWN."""
 
     # CLIENT PAUSE

@@ -114,6 +114,12 @@ class LoopThread:
         except concurrent.futures.CancelledError:
             raise RuntimeError("the deployment has ended meanwhile") from None
 
+    @staticmethod
+    async def settle() -> None:
+        """Let transports that were closed close their sockets: they do so in the loop's next turns."""
+        for _ in range(5):
+            await asyncio.sleep(0)
+
     def call_later(
         self, seconds: float, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
     ) -> asyncio.Handle:

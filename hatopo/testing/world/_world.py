@@ -127,8 +127,6 @@ class LinkOwner(Protocol):
 class Link(Protocol):
     """A connection from a server to another one."""
 
-    connected: bool
-
     @property
     def pending(self) -> int:
         """Commands that wait for their reply."""
@@ -173,7 +171,6 @@ class LocalLink:
     """
 
     def __init__(self, world: World, origin: Server, target: Server, owner: LinkOwner) -> None:
-        self.connected = False
         self._world, self.origin, self._target, self._owner = world, origin, target, owner
         self._session: Session | None = None
         self._calls = _Calls()
@@ -217,7 +214,6 @@ class LocalLink:
 
     def _arrived(self, kind: str, value: Any) -> None:
         if kind == "up":
-            self.connected = True
             self._owner.link_up(self)
         elif kind == "reply":
             self._calls.take(value)
@@ -258,7 +254,7 @@ class LocalLink:
             session.end()
 
     def _forget(self) -> None:
-        self._closed, self.connected = True, False
+        self._closed = True
         self._out.clear()
         self._in.clear()
         if self in self._world._links:
@@ -287,7 +283,6 @@ class TcpLink(asyncio.Protocol):
     """A link to a server that is not of this world: another process."""
 
     def __init__(self, clock: Clock, address: Address, owner: LinkOwner) -> None:
-        self.connected = False
         self._clock, self._owner = clock, owner
         self._calls = _Calls()
         self._reader = hiredis.Reader()
@@ -316,7 +311,6 @@ class TcpLink(asyncio.Protocol):
             transport.abort()
             return
         self._clock.catch_up()
-        self.connected = True
         transport.write(b"".join(self._early))
         self._owner.link_up(self)
 
@@ -352,13 +346,12 @@ class TcpLink(asyncio.Protocol):
                 self._calls.take(_as_value(reply))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.connected = False
         if not self._closed:
             self._closed = True
             self._owner.link_down(self, str(exc or "closed by the server"))
 
     def close(self) -> None:
-        self._closed, self.connected = True, False
+        self._closed = True
         self._task.cancel()
         if self._transport is not None:
             self._transport.abort()
