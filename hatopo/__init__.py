@@ -9,20 +9,21 @@ The map: `topology` knows what nodes there are, `routing` where a command goes a
 
 from hatopo import events
 from hatopo.address import Address
+from hatopo.client import ClientOptions as ClientOptions
 from hatopo.client import (
-    ClientOptions,
     ConnectionPool,
-    HatopoOptions,
     Pipeline,
     PubSub,
     Redis,
-    SentinelOptions,
     Sentinels,
     deadline,
     from_url,
+    read_from,
     sentinel,
     standalone,
 )
+from hatopo.client import HatopoOptions as HatopoOptions
+from hatopo.client import SentinelOptions as SentinelOptions
 from hatopo.errors import (
     AmbiguousConnectionError,
     AmbiguousResultError,
@@ -33,13 +34,15 @@ from hatopo.errors import (
     MasterNotFoundError,
     NodeTimeoutError,
     NodeUnavailableError,
+    NoSuitableNodeError,
     OptionError,
     PoolExhaustedError,
     ServiceUnknownError,
     TooManyWaitingError,
     UnknownOptionError,
 )
-from hatopo.routing import RetryPolicy
+from hatopo.routing import NodeStatus as NodeStatus
+from hatopo.routing import ReadFrom, RetryPolicy
 
 __version__ = "0.1.0"
 
@@ -49,21 +52,20 @@ __all__ = [
     "AmbiguousResultError",
     "AmbiguousTimeoutError",
     "CallError",
-    "ClientOptions",
     "ConnectionPool",
     "ConnectionStateError",
     "HatopoError",
-    "HatopoOptions",
     "MasterNotFoundError",
+    "NoSuitableNodeError",
     "NodeTimeoutError",
     "NodeUnavailableError",
     "OptionError",
     "Pipeline",
     "PoolExhaustedError",
     "PubSub",
+    "ReadFrom",
     "Redis",
     "RetryPolicy",
-    "SentinelOptions",
     "Sentinels",
     "ServiceUnknownError",
     "TooManyWaitingError",
@@ -71,6 +73,7 @@ __all__ = [
     "deadline",
     "events",
     "from_url",
+    "read_from",
     "sentinel",
     "standalone",
 ]

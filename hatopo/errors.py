@@ -12,6 +12,7 @@ Every error is a `redis.RedisError` and a sibling of what redis-py raises in its
     |   |   +-- AmbiguousTimeoutError (redis.TimeoutError)
     |   +-- NodeUnavailableError (redis.ConnectionError)    it was not executed: no node took it in time
     |   +-- NodeTimeoutError (redis.TimeoutError)           it was not executed, or was a read: time was up
+    |   +-- NoSuitableNodeError (redis.ConnectionError)     a read: no node that `read_from` permits is fit; `refused`
     |   +-- TooManyWaitingError (redis.ConnectionError)     it was not executed: too many wait already
     +-- MasterNotFoundError (redis.sentinel.MasterNotFoundError)    nobody knows a master
     |   +-- ServiceUnknownError                     the sentinels do not know the service
@@ -29,6 +30,8 @@ Every error is a `redis.RedisError` and a sibling of what redis-py raises in its
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import redis.exceptions as rx
 from redis.sentinel import MasterNotFoundError as _RedisMasterNotFoundError
@@ -99,6 +102,18 @@ class NodeUnavailableError(CallError, rx.ConnectionError):
 
 class NodeTimeoutError(CallError, rx.TimeoutError):
     """Time was up before a reply. The command was not executed, or is a read."""
+
+
+class NoSuitableNodeError(CallError, rx.ConnectionError):
+    """No node that `read_from` permits can answer a read. Nothing was sent.
+
+    Attributes:
+        refused: for each node of the deployment, as "host:port", why it was not taken.
+    """
+
+    def __init__(self, message: str, *, command: str = "", refused: Mapping[str, str] | None = None) -> None:
+        super().__init__(message, command=command)
+        self.refused = dict(refused or {})
 
 
 class MasterNotFoundError(HatopoError, _RedisMasterNotFoundError):
@@ -211,6 +226,7 @@ PUBLIC = (
     AmbiguousTimeoutError,
     NodeUnavailableError,
     NodeTimeoutError,
+    NoSuitableNodeError,
     MasterNotFoundError,
     ServiceUnknownError,
     TooManyWaitingError,

@@ -26,7 +26,10 @@ class Cause(enum.Enum):
     EARLY_PROMOTION = "early promotion"
     """A replica was selected in a failover and says that it is the master; the sentinels have not confirmed it yet."""
     ROLES = "roles"
-    """The master says that it is a replica of another node, which says that it is the master."""
+    """The nodes themselves say so: a master says that it is a replica of another one, which says that it is the master;
+    in a deployment without sentinels, whatever their roles are."""
+    NAMES = "names"
+    """A name that the user gave stands for other addresses than before."""
     WITHDRAWN = "withdrawn"
     """A provisional view was not confirmed: the last confirmed one is in force again."""
     RESET = "reset"
@@ -95,6 +98,38 @@ class NodeUp(Event):
     """A node that could not be reached answers again. One that nobody dials any more (it left) is not heard of."""
 
     address: Address
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaRefused(Event):
+    """A replica gets no reads any more. Told only while a client reads from replicas.
+
+    Attributes:
+        reason: it is down, loading, syncing, without its master, too far behind: in words.
+    """
+
+    address: Address
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaAccepted(Event):
+    """A replica that was refused gets reads again."""
+
+    address: Address
+
+
+@dataclass(frozen=True, slots=True)
+class SeveralMasters(Event):
+    """More than one node says that it is the master: what is written to the others is not in this deployment.
+
+    Attributes:
+        chosen: the one that is used: most of the other nodes follow it.
+        others: those that say so as well.
+    """
+
+    chosen: Address
+    others: tuple[Address, ...]
 
 
 @dataclass(frozen=True, slots=True)

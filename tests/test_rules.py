@@ -20,6 +20,7 @@ ROOMS = {
     "events": {"topology", "leaf"},
     "leaf": {"leaf"},
     "door": {"client", "routing", "events", "leaf"},
+    "contrib": {"contrib", "client", "events", "leaf"},
     "testing": {"testing"},
     "cli": {"cli", "testing", "door", "events", "leaf"},
 }

@@ -6,7 +6,7 @@ from hatopo.client._pipeline import Pipeline
 from hatopo.client._pool import ConnectionPool
 from hatopo.client._pubsub import PubSub
 from hatopo.client._redis import Redis
-from hatopo.client._scopes import deadline
+from hatopo.client._scopes import Scope, deadline, pin_after_write, read_from
 from hatopo.client._scripts import Lock, Script
 from hatopo.client._stats import Stats
 
@@ -18,12 +18,15 @@ __all__ = [
     "Pipeline",
     "PubSub",
     "Redis",
+    "Scope",
     "Script",
     "SentinelOptions",
     "Sentinels",
     "Stats",
     "deadline",
     "from_url",
+    "pin_after_write",
+    "read_from",
     "sentinel",
     "standalone",
 ]

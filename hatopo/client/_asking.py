@@ -10,7 +10,7 @@ import ipaddress
 import queue
 import socket
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from time import monotonic
 from typing import Protocol, TypeAlias, TypeVar
 
@@ -22,6 +22,7 @@ from hatopo.topology import (
     Answer,
     Joined,
     NotFound,
+    Refused,
     ReplicaReport,
     SentinelReport,
     Topology,
@@ -35,13 +36,6 @@ from hatopo.topology import (
 QUERY_TIMEOUT = 0.5
 """Seconds that one sentinel may take, its connection included."""
 QUESTIONS = 5
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """An announced address that must not be dialled."""
-
-    why: str
 
 
 R = TypeVar("R", ReplicaReport, SentinelReport)

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import redis.exceptions as rx
 
+from hatopo.address import Address
 from hatopo.client._outcome import ambiguous
 from hatopo.connection import COMPLETE, Pack, Patience, chunks, split_name
 from hatopo.errors import NotSentError, ReplyLostError, ReplyTimeoutError
@@ -27,9 +28,14 @@ from hatopo.routing import (
     classify,
     facts_of,
     failure_of,
+    may_read_elsewhere,
     runs_code,
     with_timeout,
 )
+
+if TYPE_CHECKING:
+    from hatopo.client._reading import Reader
+    from hatopo.client._terms import Pin
 
 NEVER_DECODE = "NEVER_DECODE"  # redis-py's option for replies that are binary, and just its presence counts
 BLOCKING_GRACE = 1.0
@@ -60,15 +66,25 @@ class Call:
         sending: commands in the piece that is being sent; set by who sends.
         sent: commands in the pieces that were sent whole; likewise.
         replies: what came back in this attempt; filled by who reads.
+        reader: by whose policy it is read, or None: the master answers it.
+        at: the node that was tried last, if it is read.
+        tried: the nodes that were, since it has last waited.
+        others: nodes were left to try.
+        pin: the one node that it must go to.
     """
 
     name = ""
     delicate = True
     scripted = False
+    reader: Reader | None = None
+    at: Address | None = None
+    others = False
+    pin: Pin | None = None
 
     def __init__(self) -> None:
         self.sending = self.sent = 0
         self.replies: list[Any] = []
+        self.tried: set[Address] = set()
 
     def begin(self, pack: Pack, now: float) -> list[tuple[int, bytes]]:
         """What to send: pieces, each with the number of commands in it."""
@@ -110,6 +126,12 @@ class Call:
     def first_key(self) -> bytes | None:
         """The key that decides where it goes."""
         return None
+
+    def failed_at(self, node: Address | None) -> None:
+        """A first attempt was made at this node, and has failed."""
+        if node is not None:
+            self.at, self.others = node, self.reader is not None
+            self.tried.add(node)
 
     def salvage(self, error: Exception, policies: Policies) -> Any | None:
         """The connection failed underway: the result, if everything has one all the same, else None."""
@@ -197,6 +219,10 @@ class SingleCall(Call):
     def missing_script(self) -> Script | None:
         return script_of(self._args, self._facts, self._scripts)
 
+    def may_read_elsewhere(self) -> bool:
+        """Whether a replica may answer it."""
+        return reads_only(self._args, self._facts, self._scripts)
+
 
 class BatchCall(Call):
     """A pipeline without a transaction: each command has an outcome of its own.
@@ -240,6 +266,12 @@ class BatchCall(Call):
         """The most generous of its commands': `salvage` has judged each by its own before."""
         own = [policies.of_command(self._facts_of(index).name) for index in range(len(self._commands))]
         return max(own, key=_GENEROSITY.index, default=policies.default)
+
+    def may_read_elsewhere(self) -> bool:
+        """Whether a replica may answer it: all of it, and there is something."""
+        return bool(self._commands) and all(
+            reads_only(args, self._facts_of(index), self._scripts) for index, (args, _) in enumerate(self._commands)
+        )
 
     def first_key(self) -> bytes | None:
         keys = (key_of(self._commands[index][0], self._facts_of(index)) for index in self._pending)
@@ -380,6 +412,12 @@ def kind_of(args: Sequence[Any], facts: Facts, scripts: Scripts) -> CommandClass
     """The class of a command; scripts count as what they were declared to be."""
     script = script_of(args, facts, scripts)
     return classify(args, facts) if script is None else script.kind
+
+
+def reads_only(args: Sequence[Any], facts: Facts, scripts: Scripts) -> bool:
+    """Whether a replica may answer a command; a script, if its author declared that it writes nothing."""
+    script = script_of(args, facts, scripts)
+    return may_read_elsewhere(args, facts) if script is None else script.kind is CommandClass.READ
 
 
 def script_of(args: Sequence[Any], facts: Facts, scripts: Scripts) -> Script | None:

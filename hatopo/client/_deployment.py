@@ -9,9 +9,8 @@ Shared by every client of the deployment and by their clones; closed by the clie
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from time import monotonic
 from typing import Any, Protocol
 
@@ -23,70 +22,44 @@ from hatopo.client._calls import Call, Script, SingleCall
 from hatopo.client._nodes import News, Nodes
 from hatopo.client._options import Options
 from hatopo.client._outcome import ambiguous, final_error
+from hatopo.client._reading import Reading
+from hatopo.client._scopes import SCOPE
+from hatopo.client._source import Source
 from hatopo.client._stats import Stats
+from hatopo.client._terms import Pin, Terms
 from hatopo.connection import NodePool, Wire
 from hatopo.events import Cause as ChangeCause
 from hatopo.routing import (
     Attempt,
     Cause,
+    Checkup,
     Failure,
     GiveUp,
     Limits,
     Outcome,
-    Policies,
     Refresh,
     RetryBudget,
     Verdict,
     Wait,
     facts_of,
     failure_of,
+    node_is_busy,
     pick,
 )
-from hatopo.topology import Topology
+from hatopo.topology import Topology, admit
 
 log = logging.getLogger("hatopo.topology")
 
 MAX_SCRIPTS = 10_000
 WARN_AFTER, WARN_GAP = 1.0, 10.0
 _DEMOTED = frozenset({Cause.READONLY, Cause.WRONG_ROLE})
-
-
-class Source(Protocol):
-    """Where a deployment's topology comes from, and who tells of its changes."""
-
-    def join(self, follower: Deployment) -> None:
-        """Publishes the view in force to a deployment, and every later one. Cheap if it has joined already."""
-
-    def leave(self, follower: Deployment) -> None:
-        """Ends that; watching ends with the last follower."""
-
-    def refresh(self, until: float, *, join: bool = False) -> None:
-        """One round of questions for all who follow, unless one is under way or has just ended.
-
-        Returns soon, at `until` at the latest. `join`: waits for the end of a round that is under way.
-        """
-
-    def silent(self, follower: Deployment, address: Address, calm: bool, until: float) -> None:
-        """A node is silent; `calm`: that was asked for (a blocking command)."""
-
-    def demoted(self, address: Address) -> None:
-        """A node that was taken for a master says that it is none."""
-
-    def why_unknown(self) -> errors.MasterNotFoundError:
-        """Why no master is known."""
-
-    def last_word(self) -> float | None:
-        """The moment at which somebody who knows the topology was last heard."""
-
-
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """What a client, a clone or a scope wants of its calls. Seconds; `deadline` is per call."""
-
-    policies: Policies
-    failover_timeout: float
-    deadline: float | None = None
-    retries: int | None = None
+_OF_THE_NODE = frozenset(
+    {
+        *(Cause.UNREACHABLE, Cause.NOT_SENT, Cause.REPLY_LOST, Cause.SILENCE, Cause.GARBAGE),
+        *(Cause.LOADING, Cause.MASTER_DOWN, Cause.MAX_CLIENTS),
+    }
+)
+"""Failures that say something about the node, so that other reads go elsewhere first."""
 
 
 class Lender(Protocol):
@@ -128,6 +101,7 @@ class Deployment(Nodes):
         self._budget = RetryBudget(5.0 * options.max_connections, monotonic())
         self._waiting = 0  # calls that wait; under _lock
         self._warned = float("-inf")
+        self.reading = Reading(self, options.max_lag)
         if first is not None:
             self.publish(News(1, first, ChangeCause.FIRST))
 
@@ -141,11 +115,22 @@ class Deployment(Nodes):
         if self._source is not None:
             self._source.leave(self)
             self.forget()
+        self.reading.stop()
+
+    def _adopt(self, topology: Topology | None) -> None:
+        self.reading.adopt(topology)
 
     def look_around(self, address: Address, calm: bool, until: float) -> None:
         """A node is silent: has somebody find out whether the topology has changed."""
+        if not calm:
+            self.reading.failed(address, "it is silent")
         if self._source is not None:
             self._source.silent(self, address, calm, until)
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether there is one server only, for ever."""
+        return self._source is None
 
     def probe(self, address: Address, until: float) -> None:
         """Finds out whether a node answers on a new connection."""
@@ -176,30 +161,80 @@ class Deployment(Nodes):
                 last_word=None if heard is None else now - heard,
             )
 
+    # ------------------------------------------------------------------ what the monitor is told
+
+    @property
+    def keeps_watch(self) -> bool:
+        """Whether nodes are asked how they are even while nobody reads from replicas."""
+        return self._source is not None and self._source.keeps_watch
+
+    def watched(self) -> Iterable[Address]:
+        """The nodes that are asked how they are."""
+        topology = self.topology
+        known = () if topology is None else (node.address for node in topology.nodes)
+        return (*known, *(() if self._source is None else self._source.watched()))
+
+    def admitted(self, announced: Address, said_by: Address) -> Address | None:
+        """Where a node is dialled that another one has announced; None if it is not."""
+        found = admit(self.options.address_map, self.options.allowed_hosts, announced, said_by)
+        return found if isinstance(found, Address) else None
+
+    def checked(self, address: Address, checkup: Checkup) -> None:
+        """A node was asked how it is."""
+        if self._source is not None:
+            self._source.checked(self, address, checkup)
+
+    def looked(self) -> None:
+        """All nodes were asked how they are."""
+        if self._source is not None:
+            self._source.looked(self)
+
     # ------------------------------------------------------------------ lending
 
-    def pool_for(self, call: Call, until: float = float("inf")) -> NodePool:
-        """The pool of the node that a call goes to.
-
-        Raises:
-            MasterNotFoundError: no such node is known.
-        """
+    def found(self, until: float) -> Topology | None:
+        """The view in force; it is found out, if there is none."""
         source = self._source
         if source is not None:
             source.join(self)
             if self.topology is None:
                 source.refresh(until, join=True)
-        topology = self.topology
+        return self.topology
+
+    def pool_for(self, call: Call, until: float = float("inf")) -> NodePool:
+        """The pool of the master that a call goes to.
+
+        Raises:
+            MasterNotFoundError: no such node is known.
+        """
+        topology = self.found(until)
         node = None if topology is None else pick(topology, call.first_key)
         pool = None if node is None else self._pools.get(node.address)
         if pool is not None:
             return pool
-        if source is not None:
-            raise source.why_unknown()
+        if self._source is not None:
+            raise self._source.why_unknown()
         raise errors.MasterNotFoundError("no master is known")
+
+    def _lend_pinned(self, pin: Pin, until: float) -> Wire:
+        """A connection to the process that was met first at a node."""
+        pool = self._pools.get(pin.node)
+        if pool is None:
+            raise errors.RetiredError(f"{pin.node} is no node of {self.name} any more", pin.node)
+        connection = pool.lend(until)
+        if connection.run_id != (pin.run_id or connection.run_id):
+            pool.give_back(connection)
+            raise errors.RetiredError(f"{pin.node} is another process than before", pin.node)
+        pin.run_id = connection.run_id
+        return connection
 
     def lend(self, call: Call, until: float) -> Wire:
         """A connection to the node that a call goes to; checked, if losing the call would be an error."""
+        if call.pin is not None:
+            return self._lend_pinned(call.pin, until)
+        if call.reader is not None:
+            topology = self.found(until)
+            if topology is not None:
+                return self.reading.lend(call, topology, self._pools, until)
         return self.pool_for(call, until).lend(until, check=call.delicate)
 
     # ------------------------------------------------------------------ calls
@@ -241,12 +276,16 @@ class Deployment(Nodes):
                     error = raised
             now = monotonic()
             failure = failure_of(error, scripted=call.scripted)
+            reads = call.reader is not None and call.at is not None
+            if reads:
+                failure = self._failed_to_read(call, failure)
             if attempt is None:
-                limits = Limits(terms.failover_timeout, end, terms.retries, fixed=self._source is None)
+                retries = terms.retries if call.pin is None else 0
+                limits = Limits(terms.failover_timeout, end, retries, fixed=self._source is None)
                 attempt = Attempt(call.policy(terms.policies), limits, self._budget, self.rng, started=started, now=now)
             if reason is None or not (now >= attempt.end and isinstance(error, errors.DialError)):
                 reason = failure.error  # a dial that the caller's own time cut short tells nothing
-            if failure.cause in _DEMOTED:
+            if failure.cause in _DEMOTED and not reads:
                 self._demoted(call, failure, seen)
             if failure.cause is Cause.NO_SCRIPT:
                 failure = self._load_script(call, lender, attempt.end, failure)
@@ -273,9 +312,25 @@ class Deployment(Nodes):
         lender.give_back(connection)
         if isinstance(result, Exception):
             raise result
+        scope = SCOPE.get()
+        if scope is not None:
+            scope.note_answer(connection.wire.address)
         if again or self._tally.outage is not None:
             self._relieved(result)
         return result
+
+    def _failed_to_read(self, call: Call, failure: Failure) -> Failure:
+        """Notes what a read has met at one of several nodes; what that means where others can be asked."""
+        assert call.at is not None
+        if failure.cause is Cause.READONLY:  # it takes for a write what we take for a read: then the master answers
+            call.reader, call.others = None, True
+            return failure
+        if node_is_busy(failure.error) and call.others:
+            failure = Failure(Cause.LOADING, Outcome.NOT_EXECUTED, failure.error)
+        if failure.cause in _OF_THE_NODE:
+            barred = failure.cause in (Cause.LOADING, Cause.MASTER_DOWN)
+            self.reading.failed(call.at, errors.clip(failure.error), barred=barred)
+        return failure
 
     def _suspect(self, connection: Wire) -> None:
         pool = connection.home()
@@ -310,7 +365,11 @@ class Deployment(Nodes):
     ) -> None:
         """Carries out the step after a failure, or raises the error that ends the call because of `reason`."""
         kind, now = call.kind(), monotonic()
-        step = attempt.next(failure, kind, now, waited=call.waited(failure.error, now))
+        waited = call.waited(failure.error, now)
+        step = attempt.next(failure, kind, now, waited=waited, elsewhere=call.others)
+        if not call.others:
+            call.tried.clear()
+        call.others = False
         match step:
             case GiveUp(verdict):
                 error = reason if verdict is Verdict.TIME_UP else failure.error

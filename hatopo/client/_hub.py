@@ -14,14 +14,13 @@ from random import Random
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from hatopo import errors
 from hatopo.address import Address
-from hatopo.client._asking import QUERY_TIMEOUT, Refused, ask
+from hatopo.client._asking import QUERY_TIMEOUT, ask
 from hatopo.client._listening import Listener
 from hatopo.client._threads import start_thread, threads_run
 from hatopo.connection import Wire, WireOptions, survive_fork
 from hatopo.events import SentinelFound, SentinelLost
-from hatopo.topology import Answer, Roster, Word, server_name_for, why_refused
+from hatopo.topology import Answer, Refused, Roster, Word, admit, server_name_for
 
 if TYPE_CHECKING:
     from hatopo.client._sentinel_options import Watching
@@ -233,17 +232,11 @@ class Hub:
 
     def admit(self, announced: Address, said_by: Address) -> Address | Refused:
         """The address that is to be dialled for an announced one."""
-        try:
-            address = self.watching.address_map.of_announced(announced, said_by)
-        except errors.OptionError as error:
-            return Refused(errors.clip(error))
-        why = why_refused(address, self.watching.allowed_hosts)
-        if not why:
-            return address
-        if address not in self._refused:
-            self._refused.add(address)
-            log.warning("%s announced %s, which is not dialled: %s", said_by, address, why)
-        return Refused(why)
+        found = admit(self.watching.address_map, self.watching.allowed_hosts, announced, said_by)
+        if isinstance(found, Refused) and announced not in self._refused:
+            self._refused.add(announced)
+            log.warning("%s announced %s, which is not dialled: %s", said_by, announced, found.why)
+        return found
 
 
 def _stop_all(listeners: dict[Address, Listener]) -> None:

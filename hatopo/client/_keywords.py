@@ -19,7 +19,7 @@ from redis.event import EventDispatcher
 from redis.retry import Retry
 
 from hatopo.errors import OptionError, UnknownOptionError
-from hatopo.routing import PolicyLike
+from hatopo.routing import PolicyLike, ReadFromLike
 from hatopo.topology import AddressMapLike, AllowedHostsLike, ServerName
 
 
@@ -44,6 +44,9 @@ class HatopoOptions(TypedDict, total=False):
             networks ("10.0.0.0/8"), names, suffixes (".example.com": names below it). None (default): all.
         tls_server_name: the name that the nodes' certificates carry, if it is not the host that is dialled: a name,
             "seed" for the host that was given first, or a function of the (host, port) that is dialled.
+        read_from: which nodes answer reads: a `ReadFrom`, its name ("replica_preferred", "nearest", "zone:a" ...), or a
+            function of nodes ("master").
+        max_lag: bytes of replication that a replica may be behind its master and still answer reads (None: any).
     """
 
     retry_policy: PolicyLike
@@ -59,6 +62,8 @@ class HatopoOptions(TypedDict, total=False):
     address_map: AddressMapLike
     allowed_hosts: AllowedHostsLike
     tls_server_name: ServerName
+    read_from: ReadFromLike
+    max_lag: int | None
 
 
 class ClientOptions(HatopoOptions, total=False):

@@ -102,7 +102,9 @@ class Nodes:
             if news.version <= self.version:
                 return
             old, self.version, self.topology = self.topology, news.version, found
+            self._adopt(found)
             if _visible(found) == _visible(old):
+                self._end_dead(old, found)
                 return
             self._published = monotonic()
             masters = frozenset(found.masters)
@@ -121,7 +123,19 @@ class Nodes:
             self._note_change()
         for pool in retired:
             self.phase_out(pool)
+        self._end_dead(old, found)
         self._announce(old, news)
+
+    def _adopt(self, topology: Topology | None) -> None:
+        """Another view is in force; under the lock."""
+
+    def _end_dead(self, old: Topology | None, found: Topology) -> None:
+        """Ends what is under way on replicas that those who watch them have just given up."""
+        before = {node.address for node in (old.nodes if old is not None else ()) if not node.flagged}
+        for node in found.nodes:
+            pool = self._pools.get(node.address)
+            if node.flagged and node.address in before and pool is not None:
+                self.phase_out(pool)
 
     def _announce(self, old: Topology | None, news: News) -> None:
         found, now = news.topology, monotonic()
@@ -146,7 +160,7 @@ class Nodes:
         They would be ambiguous if they were cut off, and a node that is alive answers, if only with READONLY.
         """
         generation = pool.renew()
-        if not pool.members():
+        if not pool.connections():
             return
 
         def cut() -> None:
@@ -160,6 +174,7 @@ class Nodes:
         """What is known grows old unseen: it is found out anew before it is used."""
         with self._lock:
             self.version, self.topology, self.sole = 0, None, None
+            self._adopt(None)
             self._pools, self._masters, self._strangers = {}, frozenset(), {}
 
     def emit(self, event: Event) -> None:
@@ -185,17 +200,25 @@ class Nodes:
         make = _Maker(weakref.ref(self), "master" if self._follows and master else "")
         return NodePool(address, make, room, self.options.care, self.rng, _Observing(weakref.ref(self)))
 
-    def make_wire(self, address: Address, expect_role: str = "", *, pooled: bool = False) -> Wire:
+    def make_wire(
+        self,
+        address: Address,
+        expect_role: str = "",
+        *,
+        pooled: bool = False,
+        identify: Callable[[str], None] | None = None,
+    ) -> Wire:
         """An unconnected connection to a node, as this client's options want it."""
         options, me = self.options, weakref.ref(self)
+        node = None if self.topology is None else self.topology.node_at(address)
         wire = WireOptions(
             address=address,
             expect_role=expect_role,
             insist_protocol=str(options.connection_kwargs.get("protocol")) == "3",
             max_reply_bytes=options.max_reply_bytes,
             on_silence=_looking(me, address) if self._follows and pooled else None,
-            server_name=server_name_for(options.tls_server_name, address, self._seed),
-            identify=_identifying(me, address) if self._follows and pooled and self._ids_told else None,
+            server_name=server_name_for(options.tls_server_name, address, self._seed) or (node and node.name) or None,
+            identify=_identifying(me, address) if self._follows and pooled and self._ids_told else identify,
         )
         kwargs = {name: value for name, value in options.connection_kwargs.items() if name not in _FOREIGN}
         if not address.is_unix:

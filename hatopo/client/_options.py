@@ -6,6 +6,7 @@ knows; nothing is known of URLs, nor of what concerns sentinels only.
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -28,7 +29,7 @@ from hatopo.connection import (
     Wire,
 )
 from hatopo.errors import OptionError
-from hatopo.routing import Policies
+from hatopo.routing import Policies, ReadFrom, ReadFromLike
 from hatopo.topology import AddressMap, AllowedHosts, ServerName, check_server_name
 
 CONNECT_TIMEOUT = 1.5
@@ -62,6 +63,7 @@ class Options:
         failover_timeout, deadline: see `HatopoOptions`.
         retries: how many attempts after the first (`retry=Retry(...)`), or None.
         address_map, allowed_hosts, tls_server_name: see `HatopoOptions`; for the data nodes.
+        read_from, max_lag: see `HatopoOptions`.
     """
 
     connection_class: type[Wire]
@@ -77,6 +79,8 @@ class Options:
     address_map: AddressMap = field(default_factory=AddressMap)
     allowed_hosts: AllowedHosts | None = None
     tls_server_name: ServerName = None
+    read_from: ReadFrom = ReadFrom.MASTER
+    max_lag: int | None = None
 
 
 def read_options(given: Mapping[str, Any]) -> Options:
@@ -113,7 +117,18 @@ def read_options(given: Mapping[str, Any]) -> Options:
         address_map=AddressMap.of(options.get("address_map")),
         allowed_hosts=AllowedHosts.of(options.get("allowed_hosts")),
         tls_server_name=_server_name(options),
+        read_from=read_policy(options.get("read_from") or ReadFrom.MASTER),
+        max_lag=None if options.get("max_lag") is None else _count(options["max_lag"], "max_lag", least=0),
     )
+
+
+def read_policy(value: ReadFromLike) -> ReadFrom:
+    """A policy, told the zone of this process if it needs one.
+
+    Raises:
+        OptionError: it is none, or needs a zone and the environment variable HATOPO_ZONE is not set.
+    """
+    return ReadFrom.of(value).at_home(os.environ.get("HATOPO_ZONE", ""))
 
 
 def _connection_class(options: Mapping[str, Any]) -> tuple[type[Wire], frozenset[str]]:
@@ -175,9 +190,9 @@ def _seconds(value: Any, name: str) -> float | None:
     return float(value)
 
 
-def _count(value: Any, name: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise OptionError(f"{name} must be a positive number, not {value!r}")
+def _count(value: Any, name: str, least: int = 1) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise OptionError(f"{name} must be {'a positive' if least else 'no negative'} number, not {value!r}")
     return value
 
 

@@ -16,10 +16,11 @@ import redis.exceptions as rx
 
 from hatopo import errors
 from hatopo.client._calls import NEVER_DECODE, BatchCall, Command, SingleCall, TransactionCall
-from hatopo.client._deployment import Deployment, Terms, exchange
+from hatopo.client._deployment import Deployment, exchange
 from hatopo.client._outcome import ambiguous, callback_options, state_error
 from hatopo.client._pool import ConnectionPool
-from hatopo.client._scopes import end_of
+from hatopo.client._scopes import SCOPE, end_of
+from hatopo.client._terms import Terms
 from hatopo.connection import COMPLETE, Wire
 from hatopo.routing import CONTAINERS, FACTS, CommandClass, facts_of
 
@@ -162,8 +163,14 @@ class PipelineCore:
     def _run(self, call: BatchCall | TransactionCall) -> Any:
         """Carries a call out: on the pinned connection if there is one, else wherever it belongs."""
         end = end_of(self._terms.deadline)
+        scope = SCOPE.get()
+        if scope is not None and call.kind() is not CommandClass.READ:
+            scope.note_write()
         connection = self.connection
         if connection is None:
+            policy = self._terms.policy()
+            if isinstance(call, BatchCall) and not policy.only_master and call.may_read_elsewhere():
+                call.reader = self._deployment.reading.reader(policy)
             return self._deployment.run(call, self._terms, end)
         if not self.watching:  # pinned only to load scripts
             self.connection = None
@@ -174,6 +181,8 @@ class PipelineCore:
         except rx.RedisError as error:
             self.watching = False
             raise _end_of_watch(call.name, error) from error
+        if scope is not None:
+            scope.note_answer(connection.wire.address)
         if isinstance(result, Exception):
             connection.disconnect()  # refused whole, by a node that is no longer what it was
             self.watching = False

@@ -14,8 +14,9 @@ import redis
 from redis import connection as redis_connection
 
 from hatopo.client._calls import Borrow, Call
-from hatopo.client._deployment import Deployment, Terms
+from hatopo.client._deployment import Deployment
 from hatopo.client._scopes import end_of
+from hatopo.client._terms import Terms
 from hatopo.connection import Wire
 from hatopo.errors import OptionError
 
@@ -58,7 +59,9 @@ class ConnectionPool(redis.ConnectionPool):
         )
         options.connection_kwargs.update(self.connection_kwargs)
         self.connection_kwargs = options.connection_kwargs  # one live dictionary: frameworks write into it
-        self.terms = Terms(options.policies, options.failover_timeout, options.deadline, options.retries)
+        self.terms = Terms(
+            options.policies, options.failover_timeout, options.deadline, options.retries, options.read_from
+        )
 
     @classmethod
     def from_url(cls, url: str, **kwargs: Any) -> ConnectionPool:
@@ -125,7 +128,7 @@ class ConnectionPool(redis.ConnectionPool):
 
     def _get_in_use_connections(self) -> Iterable[Any]:
         idle = set(self._get_free_connections())
-        return {each for pool in self.deployment.pools for each in pool.members() if each not in idle}
+        return {each for pool in self.deployment.pools for each in pool.connections() if each not in idle}
 
 
 def _no_notifications() -> Any:

@@ -8,7 +8,7 @@ deployment's loop.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from time import monotonic
@@ -23,23 +23,37 @@ from hatopo.client import _calls
 from hatopo.client._bulletin import Callback
 from hatopo.client._calls import NEVER_DECODE, SAFE, Borrow, Call, SingleCall
 from hatopo.client._deployment import Deployment
+from hatopo.client._iterating import iterate
 from hatopo.client._options import read_options, read_url
 from hatopo.client._outcome import callback_options, state_error
 from hatopo.client._pipeline import EMPTY_RESPONSE, Pipeline, adopt_pipeline
 from hatopo.client._pool import ConnectionPool
 from hatopo.client._pubsub import PubSub
-from hatopo.client._scopes import DEADLINE, end_of
+from hatopo.client._scopes import SCOPE, end_of
 from hatopo.client._scripts import Lock, Script
 from hatopo.client._stats import Stats
 from hatopo.connection import IDLE_CHECK, PLAIN, Wire
 from hatopo.errors import NodeError, OptionError, StateLostError
-from hatopo.routing import CONTAINERS, FACTS, CommandClass, PolicyLike, facts_of, runs_code
+from hatopo.routing import (
+    CONTAINERS,
+    FACTS,
+    MAY_TAKE_A_CURSOR,
+    CommandClass,
+    NodeStatus,
+    PolicyLike,
+    ReadFrom,
+    ReadFromLike,
+    facts_of,
+    may_read_elsewhere,
+    runs_code,
+)
 from hatopo.topology import Topology, one_node
 
 _R = TypeVar("_R", bound="Redis")
 _POSITIONAL = tuple(inspect.signature(redis.Redis.__init__).parameters)[1:]
+_ANYWHERE, _SAFE, _DELICATE = range(3)
 HOT = {
-    name: facts.kind not in SAFE
+    name: _ANYWHERE if may_read_elsewhere((name,), facts) else _SAFE if facts.kind in SAFE else _DELICATE
     for name, facts in FACTS.items()
     if " " not in name
     and name not in CONTAINERS
@@ -47,9 +61,10 @@ HOT = {
     and not facts.stateful
     and not runs_code(name)
     and not name.startswith("HIMPORT")
+    and name not in MAY_TAKE_A_CURSOR
 }
-"""The commands that may take the hot path, and whether their connection is checked before each use: where a lost
-reply would be an error, a connection that has ended must be found out before the command is sent."""
+"""The commands that may take the hot path: those that a replica may answer, other safe ones, and those whose connection
+is checked before each use: where a lost reply would be an error, one that has ended must be found out before."""
 _UNSET: Any = object()
 _STATE_LOST = (
     "the connection was lost, and with it what commands like SELECT, MULTI or CLIENT SETNAME had set on it; "
@@ -86,6 +101,7 @@ class Redis(redis.Redis):
             raise OptionError("connection_pool= must come from a hatopo client; pass the options to hatopo instead")
         self._deployment: Deployment = connection_pool.deployment
         self._terms = connection_pool.terms
+        self._reader = self._deployment.reading.reader(self._terms.read_from)
         self._lent_from: Redis | None = None  # what shares its connections with us is kept alive by us
         self._is_clone = False  # owns nothing
         self.error_arguments = error_arguments
@@ -129,22 +145,23 @@ class Redis(redis.Redis):
     def _execute_command(self, *args: Any, **options: Any) -> Any:
         # redis-py's execute_command calls this, so that whatever patches execute_command (tracing) sees each call.
         guard = HOT.get(args[0])
-        if guard is None or self._warm or self.connection is not None or DEADLINE.get() is not None:
+        if guard is None or self._warm or self.connection is not None or SCOPE.get() is not None:
             return self._call(args, options)
         if NEVER_DECODE in options:
             return self._call(args, options)
-        pool = self._deployment.sole
+        now = monotonic()
+        reader = self._reader
+        pool = self._deployment.sole if guard or reader is None else reader.pick(now)
         try:
-            connection = pool.idle.pop()  # type: ignore[union-attr]  # None while no master is known
+            connection = pool.idle.pop()  # type: ignore[union-attr]  # None while no node is known
         except (IndexError, AttributeError):
             connection = None
         if connection is None:
             return self._call(args, options)
-        now = monotonic()
         if (
             now >= connection.check_at
             or connection.generation != pool.generation  # type: ignore[union-attr]
-            or (guard and not connection.clean())
+            or (guard == _DELICATE and not connection.clean())
         ) and not pool.fit(connection, now):  # type: ignore[union-attr]
             return self._call(args, options)
         failed = None
@@ -160,20 +177,20 @@ class Redis(redis.Redis):
             pool.suspect()  # type: ignore[union-attr]
             failed = error
         if failed is not None:
-            return self._call(args, options, failed=failed, started=now)
+            return self._call(args, options, failed=failed, started=now, at=pool.address)  # type: ignore[union-attr]
         connection.check_at = now + IDLE_CHECK if now < connection.renew_at else 0.0
         pool.idle.append(connection)  # type: ignore[union-attr]
         if pool.waiting:  # type: ignore[union-attr]
             pool.waiting.wake_one()  # type: ignore[union-attr]
         if options or isinstance(reply, Exception):
-            return self._digest(args, options, reply, now)
+            return self._digest(args, options, reply, now, connection)
         callback = dict.get(self.response_callbacks, args[0])
         return reply if callback is None else callback(reply)
 
-    def _digest(self, args: tuple[Any, ...], options: dict[str, Any], reply: Any, started: float) -> Any:
+    def _digest(self, args: tuple[Any, ...], options: dict[str, Any], reply: Any, started: float, wire: Wire) -> Any:
         """The value of a reply on the hot path: options for the callback, errors."""
         if isinstance(reply, Exception):
-            return self._call(args, options, failed=reply, started=started)
+            return self._call(args, options, failed=reply, started=started, at=wire.wire.address)
         callback = dict.get(self.response_callbacks, args[0])
         return reply if callback is None else callback(reply, **callback_options(options))
 
@@ -184,8 +201,9 @@ class Redis(redis.Redis):
         *,
         failed: Exception | None = None,
         started: float | None = None,
+        at: Address | None = None,
     ) -> Any:
-        """The warm path: any command, any state, after any failure."""
+        """The warm path: any command, any state, after any failure (of a first attempt at a node)."""
         facts = facts_of(args)
         if facts.stateful and self.connection is None:
             raise state_error(facts.name)
@@ -193,6 +211,12 @@ class Redis(redis.Redis):
             return super()._execute_command(*args, **options)  # type: ignore[no-untyped-call]
         call = SingleCall(args, facts, self._deployment.scripts, decode=NEVER_DECODE not in options)
         end = end_of(self._terms.deadline)
+        call.pin = self._terms.pin
+        if call.pin is None and call.may_read_elsewhere():
+            call.reader = self._deployment.reading.reader(self._terms.policy())
+            call.failed_at(at)
+        elif (scope := SCOPE.get()) is not None and call.kind() is not CommandClass.READ:
+            scope.note_write()
         try:
             if self.connection is None:
                 reply = self._deployment.run(call, self._terms, end, failed=failed, started=started)
@@ -233,6 +257,7 @@ class Redis(redis.Redis):
         deadline: float | None = _UNSET,
         retry_policy: PolicyLike = _UNSET,
         failover_timeout: float = _UNSET,
+        read_from: ReadFromLike = _UNSET,
     ) -> _R:
         """A light clone with other choices, over the same connections; it owns none and need not be closed.
 
@@ -240,11 +265,17 @@ class Redis(redis.Redis):
             deadline: how long each call may take, in seconds, or None.
             retry_policy: see `hatopo.HatopoOptions`.
             failover_timeout: how long a call rides on after its first failure, in seconds.
+            read_from: which nodes answer reads, see `ReadFrom`; no `hatopo.read_from` scope changes it.
 
         Raises:
             OptionError: a value is wrong.
         """
-        given = {"deadline": deadline, "retry_policy": retry_policy, "failover_timeout": failover_timeout}
+        given = {
+            "deadline": deadline,
+            "retry_policy": retry_policy,
+            "failover_timeout": failover_timeout,
+            "read_from": read_from,
+        }
         given = {name: value for name, value in given.items() if value is not _UNSET}
         checked = read_options(given)
         fields = ["policies" if name == "retry_policy" else name for name in given]
@@ -254,6 +285,9 @@ class Redis(redis.Redis):
         clone._lent_from = self
         clone._is_clone = True
         clone._terms = replace(self._terms, **{field: getattr(checked, field) for field in fields})
+        if "read_from" in given:
+            clone._terms = replace(clone._terms, insists=True)
+            clone._reader = self._deployment.reading.reader(checked.read_from)
         clone._warm = clone._always_warm or clone._terms.deadline is not None
         return clone
 
@@ -267,6 +301,13 @@ class Redis(redis.Redis):
     def topology(self) -> Topology | None:
         """The nodes that are known now, or None before the first were found."""
         return self._deployment.topology
+
+    def nodes(self) -> tuple[NodeStatus, ...]:
+        """What is known of each node: its role, whether it gets reads and why not, its lag, latency and zone.
+
+        Nodes are asked only while a policy reads from replicas, or where nobody else tells their roles.
+        """
+        return self._deployment.reading.statuses()
 
     def wait_ready(self, seconds: float = 15.0) -> None:
         """Returns as soon as the node for writes is known and connected.
@@ -315,7 +356,7 @@ class Redis(redis.Redis):
         pinned = self.__class__(
             connection_pool=pool, single_connection_client=True, error_arguments=self.error_arguments
         )
-        pinned._terms, pinned._warm = self._terms, self._warm
+        pinned._terms, pinned._warm, pinned._reader = self._terms, self._warm, self._reader
         pinned._lent_from = self
         return pinned
 
@@ -323,7 +364,27 @@ class Redis(redis.Redis):
         """redis-py's lock; a lost reply to its SET NX is resolved by reading the token back."""
         if len(args) <= _LOCK_CLASS and kwargs.get("lock_class") is None:
             kwargs["lock_class"] = Lock
-        return super().lock(name, *args, **kwargs)
+        holder = self if self._deployment.is_alone else self.using(read_from=ReadFrom.MASTER)
+        return redis.Redis.lock(holder, name, *args, **kwargs)
+
+    def scan_iter(self, *args: Any, **kwargs: Any) -> Iterator[Any]:
+        """redis-py's; on one node from the beginning to the end, begun again on another one if that is lost.
+
+        What was there all the time comes at least once, and perhaps twice.
+        """
+        return iterate(self, redis.Redis.scan_iter, args, kwargs)
+
+    def sscan_iter(self, *args: Any, **kwargs: Any) -> Iterator[Any]:
+        """redis-py's; see `scan_iter`."""
+        return iterate(self, redis.Redis.sscan_iter, args, kwargs)
+
+    def hscan_iter(self, *args: Any, **kwargs: Any) -> Iterator[Any]:
+        """redis-py's; see `scan_iter`."""
+        return iterate(self, redis.Redis.hscan_iter, args, kwargs)
+
+    def zscan_iter(self, *args: Any, **kwargs: Any) -> Iterator[Any]:
+        """redis-py's; see `scan_iter`."""
+        return iterate(self, redis.Redis.zscan_iter, args, kwargs)
 
     def register_script(self, script: Any, *, idempotent: bool = False, read_only: bool = False) -> Script:
         """A script to be called like a function; it is loaded wherever it is missing.

@@ -23,8 +23,10 @@ from hatopo.client._roles import Roles
 from hatopo.client._threads import start_thread
 from hatopo.connection import Wire, survive_fork
 from hatopo.events import Cause, DiscoveryDegraded, Event, FailoverStarted, TopologyReset
+from hatopo.routing import Checkup
 from hatopo.topology import (
     Answer,
+    Census,
     Council,
     Node,
     NotFound,
@@ -85,6 +87,8 @@ class Service:
         self._view = TopologyView()  # offered to under _lock
         self._news: News | None = None  # what was told last; under _lock
         self._council = Council()  # under _lock
+        self._census = Census()  # under _lock
+        self._guests: tuple[Node, ...] = ()  # replicas that only their master knows; under _lock
         self._last_word: float | None = None
         self._missing: NotFound | None = None  # what the last round brought instead of a topology
         self._degraded = False
@@ -142,6 +146,35 @@ class Service:
     def last_word(self) -> float | None:
         """See `Source`."""
         return self._last_word
+
+    # ------------------------------------------------------------------ replicas that no sentinel knows yet
+
+    keeps_watch = False
+
+    def watched(self) -> tuple[Address, ...]:
+        """See `Source`."""
+        return self._census.invited
+
+    def checked(self, follower: Deployment, address: Address, checkup: Checkup) -> None:
+        """See `Source`."""
+        if not checkup.silent:
+            with self._lock:
+                self._census.note(address, checkup.role, checkup.run_id)
+
+    def looked(self, follower: Deployment) -> None:
+        """See `Source`. Sentinels hear of a new replica within ten seconds; its master names it at once."""
+        with self._lock:
+            current = self._view.current
+            if current is None:
+                return
+            known = [node.address for node in current.nodes]
+            self._census.invite(current.masters, known)
+            self._guests = self._census.joined(known)
+            self._note_news(Cause.ROLES)
+            flagged = any(node.flagged for node in current.nodes)
+        self._tell()
+        if flagged and not self.hub.listening:
+            self.refresh(float("inf"))  # nobody else would tell that a replica is up again
 
     # ------------------------------------------------------------------ rounds
 
@@ -332,7 +365,7 @@ class Service:
     def _note_news(self, cause: Cause) -> None:
         """Notes the view in force as what is to be told, if it is another one; under the lock."""
         view, old = self._view.current, None if self._news is None else self._news.topology
-        if view is None or view is old:
+        if view is None or (view := view.with_replicas(self._guests)) == old:
             return
         self._version += 1
         self._news = News(self._version, view, Cause.FIRST if old is None else cause, self._since)

@@ -61,6 +61,7 @@ _PARSERS: Mapping[str, Callable[[str], object]] = {
     "ping_after": float,
     "max_idle_time": float,
     "max_connection_age": float,
+    "max_lag": int,
     "error_arguments": _boolean,
     "allowed_hosts": _listed,
     "early_promotion": _boolean,

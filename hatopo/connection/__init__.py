@@ -5,7 +5,7 @@ from hatopo.connection._kinds import Connection, SSLConnection, UnixDomainSocket
 from hatopo.connection._lending import IDLE_CHECK, Care, NodePool, Observer, Room, survive_fork
 from hatopo.connection._resp import MAX_REPLY_BYTES, PLAIN, Pack, chunks, split_name
 from hatopo.connection._waiters import Waiters
-from hatopo.connection._wire import COMPLETE, Wire
+from hatopo.connection._wire import COMPLETE, Wire, readable_wires
 
 __all__ = [
     "COMPLETE",
@@ -25,6 +25,7 @@ __all__ = [
     "Wire",
     "WireOptions",
     "chunks",
+    "readable_wires",
     "split_name",
     "survive_fork",
 ]

@@ -55,12 +55,14 @@ class Welcome:
         metadata: HELLO's reply, or None.
         role: "master", "slave", "replica" or "" where nobody told.
         run_id: the node's, "" where it may not tell, None where it could not now (a script is running).
+        zone: its availability zone, where it tells (Valkey, in HELLO and INFO).
     """
 
     protocol: int
     metadata: Mapping[object, object] | None = None
     role: str = ""
     run_id: str | None = ""
+    zone: str = ""
 
 
 def shake_hands(greeting: Greeting) -> Handshake:
@@ -87,7 +89,9 @@ def shake_hands(greeting: Greeting) -> Handshake:
         raise HandshakeError("the node answered HELLO 3 with no map: is it a Redis server?")
     _check(extras, replies[1:])
     role = metadata.get(b"role", metadata.get("role", ""))
-    return Welcome(3, metadata, _text(role), _run_id(replies[-1]) if greeting.ask_id else "")
+    zone = _text(metadata.get(b"availability_zone", metadata.get("availability_zone", "")))
+    run_id, said = _identity(replies[-1]) if greeting.ask_id else ("", "")
+    return Welcome(3, metadata, _text(role), run_id, zone or said)
 
 
 def _speak_resp2(greeting: Greeting) -> Handshake:
@@ -105,7 +109,8 @@ def _speak_resp2(greeting: Greeting) -> Handshake:
     role = ""
     if greeting.ask_role and isinstance(rest[0], (list, tuple)) and rest[0]:
         role = _text(rest[0][0])
-    return Welcome(2, None, role, _run_id(rest[-1]) if greeting.ask_id else "")
+    run_id, zone = _identity(rest[-1]) if greeting.ask_id else ("", "")
+    return Welcome(2, None, role, run_id, zone)
 
 
 def _extras(greeting: Greeting) -> list[Command]:
@@ -152,11 +157,14 @@ def _unavailable(error: Exception) -> bool:
     )
 
 
-def _run_id(info: object) -> str | None:
+def _identity(info: object) -> tuple[str | None, str]:
+    """The run id and the zone that a node tells."""
     if isinstance(info, Exception) and not _unavailable(info):
-        return None
-    found = re.search(r"^run_id:(\w+)", _text(info), re.MULTILINE) if isinstance(info, (bytes, str)) else None
-    return found[1] if found else ""
+        return None, ""
+    text = _text(info) if isinstance(info, (bytes, str)) else ""
+    run_id = re.search(r"^run_id:(\w+)", text, re.MULTILINE)
+    zone = re.search(r"^availability_zone:([^\r\n]+)", text, re.MULTILINE)
+    return run_id[1] if run_id else "", zone[1].strip() if zone else ""
 
 
 def _text(value: object) -> str:

@@ -191,7 +191,7 @@ class NodePool:
         self._rng = rng
         self._observer = observer
         self._gate = DialGate(rng)  # used under the lock
-        self._members: weakref.WeakSet[Wire] = weakref.WeakSet()  # idle and lent; used under the lock
+        self.members: weakref.WeakSet[Wire] = weakref.WeakSet()  # idle and lent; changed under the lock
         self._make_locks()
         survive_fork(self)
 
@@ -223,6 +223,11 @@ class NodePool:
             if patience is None:
                 patience = min(until, monotonic() + self._room.patience)
             self._wait(patience)
+
+    @property
+    def in_flight(self) -> int:
+        """How many connections are in use."""
+        return len(self.members) - len(self.idle)
 
     def probe(self, until: float) -> None:
         """Finds out on a new connection whether the node answers, unless that is known to be false, or being tried."""
@@ -262,7 +267,7 @@ class NodePool:
         """Closes a lent connection and forgets it."""
         connection.disconnect()
         with self._lock:
-            self._members.discard(connection)
+            self.members.discard(connection)
         self.waiting.wake_one()
 
     def redial(self, connection: Wire, until: float) -> None:
@@ -294,13 +299,13 @@ class NodePool:
     def forget(self, connection: Wire) -> None:
         """The connection has moved to another node's pool."""
         with self._lock:
-            self._members.discard(connection)
+            self.members.discard(connection)
         self.waiting.wake_one()
 
     def _count_in(self, connection: Wire) -> None:
         connection.generation = self.generation
         connection.home = weakref.ref(self)
-        self._members.add(connection)
+        self.members.add(connection)
 
     def _take_idle(self, until: float, check: bool) -> Wire | None:
         while True:
@@ -335,7 +340,7 @@ class NodePool:
     def _admit(self) -> tuple[Wire, Dialler] | None:
         """A new member to dial, if there is room for one and it is our turn."""
         with self._lock:
-            if len(self._members) >= self._room.connections:
+            if len(self.members) >= self._room.connections:
                 return None
             dialler = Dialler()
             turn = self._gate.enter(dialler, monotonic())
@@ -349,7 +354,7 @@ class NodePool:
 
     def _wait(self, until: float) -> None:
         left = until - monotonic()
-        if left <= 0 and len(self._members) < self._room.connections:
+        if left <= 0 and len(self.members) < self._room.connections:
             raise self._not_answering()
         if left <= 0:
             raise PoolExhaustedError(
@@ -361,7 +366,7 @@ class NodePool:
     def _served(self) -> bool:
         """Whether a caller who waits need not wait any longer."""
         with self._lock:
-            room = len(self._members) < self._room.connections
+            room = len(self.members) < self._room.connections
             return bool(self.idle) or (room and (self._gate.error is not None or self._gate.free()))
 
     def _dial(self, connection: Wire, dialler: Dialler, until: float) -> Wire:
@@ -393,7 +398,7 @@ class NodePool:
         news = False
         late = isinstance(error.__cause__, (TimeoutError, RedisTimeoutError))
         with self._lock:
-            self._members.discard(connection)
+            self.members.discard(connection)
             self._gate.leave(dialler)
             if isinstance(error, DialError) and not (hurried and late):
                 news = self._gate.failed(error, monotonic())
@@ -409,10 +414,10 @@ class NodePool:
 
     # ------------------------------------------------------------------ all at once
 
-    def members(self) -> list[Wire]:
+    def connections(self) -> list[Wire]:
         """Every connection, idle and lent."""
         with self._lock:
-            return list(self._members)
+            return list(self.members)
 
     def retire(self) -> None:
         """Nothing that is connected now is used again: idle connections close, blocked readers wake."""
@@ -432,7 +437,7 @@ class NodePool:
 
     def cut_off(self, generation: int) -> None:
         """Ends the calls that are under way on connections older than `generation`: blocked readers wake."""
-        for connection in self.members():
+        for connection in self.connections():
             if connection.generation < generation:
                 connection.abort()
 
@@ -456,6 +461,6 @@ class NodePool:
         self._make_locks()
         self._gate = DialGate(self._rng)
         self.idle.clear()
-        members, self._members = list(self._members), weakref.WeakSet()
+        members, self.members = list(self.members), weakref.WeakSet()
         for connection in members:
             connection.disown()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import select
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import Any
 
@@ -49,7 +49,7 @@ class Wire(Abroad):
         self._packed = UNKNOWN  # commands in what foreign code packed last
         self.abroad = False  # lent to foreign code
         self.stateful = False  # a command has changed the state of its connection
-        self.role = ""  # what the node said in the handshake
+        self.role = self.run_id = self.zone = ""  # what the node said in the handshake
         self._reader: Any = None  # hiredis'; None while not connected
         self._begun = False  # bytes of a reply that is not complete have come
         self._dial_end = float("inf")  # of the dial under way
@@ -164,7 +164,7 @@ class Wire(Abroad):
                 break
         self.protocol = welcome.protocol
         self.handshake_metadata = welcome.metadata
-        self.role = welcome.role
+        self.role, self.run_id, self.zone = welcome.role, welcome.run_id or "", welcome.zone
         if self.wire.expect_role and self.role not in ("", self.wire.expect_role):
             address = self.wire.address
             raise errors.WrongRoleError(f"{address} says that it is a {self.role}, not the master", address)
@@ -447,6 +447,21 @@ class Wire(Abroad):
         """Closes the connection; a later `connect` opens it again."""
         self._reader = self._poller = None
         super().disconnect(*args, **kwargs)
+
+
+def readable_wires(wires: Sequence[Wire], seconds: float) -> list[Wire]:
+    """Waits for bytes on any of several connections, or for the end of one, for at most `seconds`: those it is."""
+    ready = [wire for wire in wires if wire._sock is None or _pending(wire._sock)]
+    if ready:
+        return ready
+    if not hasattr(select, "poll"):
+        found = select.select([wire._sock for wire in wires], [], [], max(seconds, 0.0))[0]
+        return [wire for wire in wires if wire._sock in found]
+    poller = select.poll()
+    for wire in wires:
+        poller.register(wire._sock, select.POLLIN)
+    numbers = {number for number, _ in poller.poll(max(seconds, 0.0) * 1000)}
+    return [wire for wire in wires if wire._sock is not None and wire._sock.fileno() in numbers]
 
 
 def _nowhere() -> None:

@@ -217,7 +217,9 @@ class Attempt:
         self._rng = rng
         self._first_sent: float | None = None
 
-    def next(self, failure: Failure, kind: CommandClass, now: float, *, waited: bool = False) -> Step:
+    def next(
+        self, failure: Failure, kind: CommandClass, now: float, *, waited: bool = False, elsewhere: bool = False
+    ) -> Step:
         """The step after `failure` of a command of class `kind`.
 
         Args:
@@ -225,6 +227,7 @@ class Attempt:
             kind: of what is still to be done.
             now: the moment.
             waited: the command was waiting on the server for an element, and no byte of a reply had come.
+            elsewhere: another node, which this call has not tried yet, may answer it as well.
         """
         self.failures += 1
         if failure.outcome is Outcome.EXECUTED:
@@ -239,6 +242,8 @@ class Attempt:
             return GiveUp(Verdict.ATTEMPTS_UP)
         if now >= self.end:
             return GiveUp(Verdict.TIME_UP)
+        if elsewhere:
+            return Wait(0.0)
         return self._step(failure, now)
 
     def _repeat(self, kind: CommandClass, now: float) -> Verdict | None:

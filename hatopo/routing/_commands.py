@@ -135,6 +135,17 @@ def classify(args: Sequence[object], facts: Facts) -> CommandClass:
     return facts.kind
 
 
+def may_read_elsewhere(args: Sequence[object], facts: Facts) -> bool:
+    """Whether a replica may answer this very call: it only reads the keyspace, and means the same on every node.
+
+    Not so: cursors (SCAN and its like, WITHCURSOR), which belong to the node that gave them, and what asks about the
+    node itself (OBJECT FREQ) or is for its good (TOUCH).
+    """
+    if not facts.readonly or facts.name in _overlay.OF_ONE_NODE:
+        return False
+    return not facts.name.startswith("FT.") or "WITHCURSOR" not in _upper(_after_name(args, facts))
+
+
 def blocking_seconds(args: Sequence[object], facts: Facts) -> float | None:
     """How long the server lets this call wait: None not at all, 0.0 for ever."""
     if not facts.blocking:

@@ -64,6 +64,7 @@ _BY_TYPE: tuple[tuple[type[Exception], Cause, Outcome], ...] = (
     # Our own, from connections and pools.
     (errors.ServiceUnknownError, Cause.REFUSED, Outcome.EXECUTED),
     (errors.MasterNotFoundError, Cause.NO_MASTER, Outcome.NOT_EXECUTED),
+    (errors.NoSuitableNodeError, Cause.REFUSED, Outcome.EXECUTED),
     (errors.PoolExhaustedError, Cause.EXHAUSTED, Outcome.EXECUTED),
     (errors.WrongRoleError, Cause.WRONG_ROLE, Outcome.NOT_EXECUTED),
     (errors.HandshakeError, Cause.REFUSED, Outcome.EXECUTED),
@@ -134,6 +135,11 @@ def failure_of(error: Exception, *, scripted: bool = False) -> Failure:
         if inside or not any(refusal in text for refusal in _REFUSALS):
             return Failure(Cause.ERROR_REPLY, Outcome.EXECUTED, error)
     return failure
+
+
+def node_is_busy(error: Exception) -> bool:
+    """Whether a node has executed nothing because a script keeps it: another node may answer a read."""
+    return isinstance(error, rx.ResponseError) and str(error).startswith("BUSY ")
 
 
 def _meaning(error: Exception) -> Failure:

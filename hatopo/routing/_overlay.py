@@ -99,6 +99,19 @@ STATEFUL: Names = (
     *_under("HIMPORT", "DISCARD DISCARDALL PREPARE SET"),
 )
 
+# Flagged readonly, and yet no business of a replica: cursors belong to the node that gave them, access statistics and
+# settings are each node's own, and TOUCH keeps a key alive only where keys are evicted: on the master.
+OF_ONE_NODE: frozenset[str] = frozenset(
+    (
+        *_named("SCAN HSCAN SSCAN ZSCAN ARSCAN BF.SCANDUMP CF.SCANDUMP TOUCH LOLWUT"),
+        *_under("OBJECT", "FREQ IDLETIME"),
+        *_under("FT.CONFIG", "GET HELP"),
+    )
+)
+
+# Flagged readonly, but with a cursor among their options (WITHCURSOR): only the arguments tell.
+MAY_TAKE_A_CURSOR: Names = _named("FT.AGGREGATE FT.HYBRID FT.PROFILE")
+
 # Beyond those that the table marks: Redis 7.0 does not mark WAIT, and modules mark nothing.
 BLOCKING: Names = _named("BLMOVEM TS.READ WAIT WAITAOF")
 

@@ -18,11 +18,16 @@ def pick(topology: Topology, first_key: Callable[[], bytes | None]) -> Node | No
         topology: the view in force.
         first_key: tells the command's first key, asked only where keys matter.
     """
-    if len(topology.shards) == 1:
-        return topology.shards[0].master
-    key = first_key()
-    shard = topology.shards[0] if key is None else _owner(topology, slot_of(key))
+    shard = shard_of(topology, first_key)
     return shard.master if shard is not None else None
+
+
+def shard_of(topology: Topology, first_key: Callable[[], bytes | None]) -> Shard | None:
+    """The shard that a command belongs to, or None if nobody owns its slot."""
+    if len(topology.shards) == 1:
+        return topology.shards[0]
+    key = first_key()
+    return topology.shards[0] if key is None else _owner(topology, slot_of(key))
 
 
 def _owner(topology: Topology, slot: int) -> Shard | None:

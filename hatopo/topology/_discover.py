@@ -110,15 +110,24 @@ def weigh(answers: Collection[Answer], asked: int) -> Topology | NotFound:
     if best is None:
         return NotFound(tuple(answers))
     backers = backers_of(best.address, answers)
-    replicas = {
-        replica.address: Node(replica.address, replica.run_id)
-        for answer in backers
-        for replica in answer.replicas
-        if replica.address != best.address
-    }
+    reports: dict[Address, list[ReplicaReport]] = {}
+    for replica in (one for answer in backers for one in answer.replicas if one.address != best.address):
+        reports.setdefault(replica.address, []).append(replica)
+    replicas = {address: _replica(said, len(backers)) for address, said in reports.items()}
     run_id = best.run_id or _run_id(answers, best.address)
     shard = Shard(Node(best.address, run_id), tuple(replicas[address] for address in sorted(replicas)))
     return Topology((shard,), epoch=best.epoch, agreed=len(backers) * 2 > asked, roles_matter=True)
+
+
+def _replica(reports: Sequence[ReplicaReport], asked: int) -> Node:
+    """A replica, flagged if more than half of those who were asked about the service hold it to be down."""
+    down = [report for report in reports if not _DOWN.isdisjoint(report.flags)]
+    flagged = ",".join(sorted(_DOWN.intersection(*(report.flags for report in down)))) if down else ""
+    last = reports[-1]
+    return Node(last.address, last.run_id, flagged if len(down) * 2 > asked else "")
+
+
+_DOWN = frozenset({"s_down", "o_down"})
 
 
 def vouched(address: Address, answers: Iterable[Answer], *, besides: Collection[str]) -> bool:

@@ -6,6 +6,7 @@ owns every slot; Cluster is many. Knows nothing of how it was found out or who u
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from hatopo.address import Address
@@ -18,10 +19,14 @@ class Node:
     Attributes:
         address: where it listens; may change, and may be reused by another node.
         id: its identity (run id, node id), or "" while that is unknown.
+        flagged: why those who watch it hold it to be down ("s_down"), or "".
+        name: the host name that stands for it, if it is dialled by IP address: what its certificate carries.
     """
 
     address: Address
     id: str = ""
+    flagged: str = ""
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +48,7 @@ class Topology:
         agreed: whether a majority of those who know said so.
         roles_matter: whether a node must say itself that it is the master before it is used as one.
         provisional: it runs ahead of those who know: the node says that it is the master, they have not said so yet.
+        by_name: names that the user gave tell which node has which role; what readers say of themselves counts not.
     """
 
     shards: tuple[Shard, ...]
@@ -50,6 +56,7 @@ class Topology:
     agreed: bool = True
     roles_matter: bool = False
     provisional: bool = False
+    by_name: bool = False
 
     @property
     def complete(self) -> bool:
@@ -83,6 +90,16 @@ class Topology:
             for shard in self.shards
         )
         return replace(self, shards=shards, agreed=False, provisional=True)
+
+    def with_replicas(self, more: Iterable[Node]) -> Topology:
+        """The same deployment of one shard with further replicas; itself, if it has them all."""
+        if len(self.shards) != 1:
+            return self
+        known = {node.address for node in self.nodes}
+        fresh = tuple(node for node in more if node.address not in known)
+        if not fresh:
+            return self
+        return replace(self, shards=(replace(self.shards[0], replicas=(*self.shards[0].replicas, *fresh)),))
 
 
 def one_node(address: Address) -> Topology:

@@ -110,6 +110,7 @@ class InfoReport:
         role: "master", "replica" or "sentinel"; "" if it was not told.
         master: whom a replica follows, else None.
         link_up: whether a replica's link to its master stands; None for others.
+        syncing: a replica is taking over the data of its master.
         loading: it is reading its data from disk, and refuses commands meanwhile (section persistence).
         offset: of the replication stream that it offers (master_repl_offset).
         replica_offset: how far a replica has got in its master's stream (slave_repl_offset).
@@ -121,6 +122,7 @@ class InfoReport:
     role: str = ""
     master: Address | None = None
     link_up: bool | None = None
+    syncing: bool = False
     loading: bool = False
     offset: int = 0
     replica_offset: int = 0
@@ -228,6 +230,7 @@ def parse_info(reply: object) -> InfoReport | None:
         role=role,
         master=address_of(fields.get("master_host"), fields.get("master_port")),
         link_up=_link_up(fields.get("master_link_status"), up="up"),
+        syncing=fields.get("master_sync_in_progress") == "1",
         loading=fields.get("loading") == "1",
         offset=_number(fields.get("master_repl_offset")),
         replica_offset=_number(fields.get("slave_repl_offset")),

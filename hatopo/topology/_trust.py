@@ -172,6 +172,62 @@ class AllowedHosts:
         return host in self.names or any(host.endswith(suffix) for suffix in self.suffixes)
 
 
+ZonesLike: TypeAlias = "Mapping[str, str] | Callable[[str, int], str] | Zones | None"
+
+
+@dataclass(frozen=True)
+class Zones:
+    """The availability zones of nodes, as the user tells them.
+
+    Attributes:
+        entries: (host or "host:port", network or suffix that stands for hosts, zone).
+        function: what is asked instead, with host and port.
+    """
+
+    entries: tuple[tuple[Entry | AllowedHosts, str], ...] = ()
+    function: Callable[[str, int], str] | None = None
+
+    @classmethod
+    def of(cls, value: ZonesLike) -> Zones:
+        """Reads a mapping from hosts to zones, or a function.
+
+        Raises:
+            OptionError: it is neither; names the entry.
+        """
+        if value is None or isinstance(value, Zones):
+            return value or cls()
+        if isinstance(value, Mapping):
+            return cls(tuple((_zone_key(key), str(zone)) for key, zone in value.items()))
+        if callable(value):
+            return cls(function=value)
+        raise OptionError(f"zones must be a dictionary or a function of (host, port), not {value!r}")
+
+    def of_node(self, address: Address) -> str:
+        """The zone of a node; "" where nobody told."""
+        if self.function is not None:
+            return str(self.function(address.host, address.port) or "")
+        for key, zone in self.entries:
+            if isinstance(key, AllowedHosts):
+                if key.permits(address):
+                    return zone
+            elif key[0] == _plain(address.host) and key[1] in (0, address.port):
+                return zone
+        return ""
+
+
+def _zone_key(key: object) -> Entry | AllowedHosts:
+    text = key if isinstance(key, str) else ""
+    if "/" in text or "*" in text or text.startswith("."):
+        found = AllowedHosts.of([text])
+        assert found is not None
+        return found
+    try:
+        host, port = _entry(key)
+    except OptionError as error:
+        raise OptionError(f"zones, entry {key!r}: {error}") from None
+    return _plain(host), port
+
+
 _HOST_TYPES = (str, IPv4Address, IPv6Address, IPv4Network, IPv6Network)
 
 
@@ -196,6 +252,25 @@ def why_refused(address: Address, allowed: AllowedHosts | None) -> str:
     if allowed is not None and not allowed.permits(address):
         return f"{shown} is not among allowed_hosts"
     return ""
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """An announced address that must not be dialled."""
+
+    why: str
+
+
+def admit(
+    address_map: AddressMap, allowed: AllowedHosts | None, announced: Address, said_by: Address
+) -> Address | Refused:
+    """The address that is to be dialled for one that `said_by` has announced."""
+    try:
+        address = address_map.of_announced(announced, said_by)
+    except OptionError as error:
+        return Refused(clip(error))
+    why = why_refused(address, allowed)
+    return Refused(why) if why else address
 
 
 def check_server_name(value: object) -> ServerName:

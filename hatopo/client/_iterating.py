@@ -1,0 +1,86 @@
+"""SCAN and its like, from the beginning to the end on one node.
+
+A cursor means something to the process that gave it, and to no other: asked elsewhere, elements are left out without a
+word. So an iterator keeps to one node, and begins again on another one if that is lost, or is another process than
+before. Elements may come twice then; none that was there all the time is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+import redis.exceptions as rx
+
+from hatopo import errors
+from hatopo.client._calls import Borrow
+from hatopo.client._scopes import end_of
+from hatopo.client._terms import Pin
+
+if TYPE_CHECKING:
+    from hatopo.address import Address
+    from hatopo.client._redis import Redis
+
+_LOST = (rx.ConnectionError, rx.TimeoutError, rx.BusyLoadingError, rx.MasterDownError, rx.ReadOnlyError)
+
+
+def iterate(client: Redis, method: Callable[..., Any], args: tuple[Any, ...], options: dict[str, Any]) -> Iterator[Any]:
+    """The elements that `method`, an iterator of redis-py's, finds on one node.
+
+    Args:
+        client: on whose behalf.
+        method: `redis.Redis.scan_iter` or its like.
+        args: its arguments.
+        options: likewise.
+
+    Raises:
+        redis.RedisError: no node that the client's policy permits could be asked for as long as `failover_timeout`.
+    """
+    deployment, terms = client._deployment, client._terms
+    if deployment.is_alone or client.connection is not None:
+        yield from method(client, *args, **options)
+        return
+    failed: set[Address] = set()
+    end = float("inf")  # until when to go on after a failure
+    while True:
+        node = _node(client, failed, min(end, monotonic() + terms.failover_timeout))
+        clone = client.using()
+        clone._warm, clone._terms = True, replace(terms, pin=Pin(node))
+        elements = iter(method(clone, *args, **options))
+        while True:
+            try:
+                element = next(elements)
+            except StopIteration:
+                return
+            except _LOST:
+                end = min(end, monotonic() + terms.failover_timeout)
+                if monotonic() >= end:
+                    raise
+                failed.add(node)
+                break
+            yield element
+            failed, end = set(), float("inf")
+
+
+def _node(client: Redis, failed: set[Address], until: float) -> Address:
+    """The node to ask, another one than those that have failed if there is one; a master is waited for.
+
+    Raises:
+        redis.RedisError: no node may be asked.
+    """
+    deployment, policy = client._deployment, client._terms.policy()
+    topology = deployment.found(until)
+    found = None
+    if topology is not None and not policy.only_master:
+        found = deployment.reading.choose(policy, topology, failed, until)
+        if found is None:
+            raise deployment.reading.none("SCAN", policy, topology)
+    if found is None or topology is None or found in topology.masters:
+        terms = replace(client._terms, failover_timeout=max(until - monotonic(), 0.0))
+        deployment.run(Borrow(), terms, end_of(terms.deadline))  # rides through a failover
+        found = next(iter(deployment.topology.masters if deployment.topology is not None else ()), None)
+        if found is None:
+            raise errors.MasterNotFoundError("no master is known")
+    return found

@@ -1,0 +1,267 @@
+"""Asking nodes how they are: a thread that puts PING and ROLE to each of them, less than a second apart.
+
+Decides when a node is asked, and how long its silence is silence. What an answer means is decided in `routing`. Each
+node has one connection that is kept; whoever cannot be reached is visited by a short thread, so that a node that hangs
+holds up nobody. Holds its owner weakly: the thread ends with it, or when nobody wants to know any more.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import weakref
+from collections.abc import Iterable
+from contextlib import suppress
+from time import monotonic
+from typing import Protocol
+
+import redis.exceptions as rx
+
+from hatopo import errors
+from hatopo.address import Address
+from hatopo.client._threads import start_thread
+from hatopo.connection import Patience, Wire, readable_wires
+from hatopo.routing import Checkup, read_checkup
+
+GAP = 0.75
+"""Seconds between two rounds: with the answer's way, what happens to a node is known within a second."""
+HURRY = 0.05
+"""Seconds between two rounds that somebody is in a hurry for."""
+SHORT_SILENCE, LONG_SILENCE = 0.3, 1.0
+"""Seconds without an answer after which a node comes last, and after which it is taken for dead."""
+VISIT = 0.5
+"""Seconds for a connection, the handshake and an answer."""
+
+
+class Owner(Protocol):
+    """Who wants to know."""
+
+    def wanted(self) -> bool:
+        """Whether anybody still does; False ends the thread."""
+
+    def targets(self) -> Iterable[Address]:
+        """Whom to ask."""
+
+    def make_line(self, address: Address) -> Wire:
+        """An unconnected connection for questions; may raise."""
+
+    def heard(self, address: Address, checkup: Checkup) -> None:
+        """A node has answered, or should have."""
+
+    def looked(self) -> None:
+        """A round has ended."""
+
+
+class Line:
+    """The connection to one node, and the question that is under way on it."""
+
+    def __init__(self, address: Address) -> None:
+        self.address = address
+        self.wire: Wire | None = None
+        self.asked: float | None = None  # when the question under way was put; None: there is none
+        self.visited = False  # a short thread is at it
+        self.report = "ROLE"  # INFO where that is not permitted
+        self.replies: list[object] = []
+
+    def close(self) -> None:
+        """Ends the connection."""
+        wire, self.wire, self.asked, self.replies = self.wire, None, None, []
+        if wire is not None:
+            wire.disconnect()
+
+    def question(self, wire: Wire) -> bytes:
+        """What a node is asked; two replies come."""
+        report = ("ROLE",) if self.report == "ROLE" else ("INFO", "replication")
+        return wire.pack(("PING",)) + wire.pack(report)
+
+    def read(self, number: int, wire: Wire, replies: list[object], latency: float) -> Checkup:
+        """What the two replies say."""
+        ping, report = replies[:2]
+        if isinstance(report, rx.NoPermissionError) and self.report == "ROLE":
+            self.report = "INFO"  # from the next round on
+        found = read_checkup(number, ping, report, latency)
+        return Checkup(number, "", False, found.refusal, found.role, latency, wire.zone, wire.run_id)
+
+
+class Monitor:
+    """See the module."""
+
+    def __init__(self, owner: weakref.ref[Owner]) -> None:
+        self._owner = owner
+        self._lines: dict[Address, Line] = {}
+        self._visits: queue.SimpleQueue[tuple[Line, Wire | None, Checkup]] = queue.SimpleQueue()
+        self._number = 0
+        self._stopped = False
+        self._bell = threading.Lock()  # released to end a pause
+        self._bell.acquire()
+
+    def start(self) -> bool:
+        """Begins, on a thread of its own; False where there can be none."""
+        return start_thread("hatopo-health", self._run)
+
+    def stop(self) -> None:
+        """Ends the thread, from any other."""
+        self._stopped = True
+        self.hurry()
+
+    def hurry(self) -> None:
+        """Has the next round begin at once."""
+        with suppress(RuntimeError):
+            self._bell.release()
+
+    def disown(self) -> None:
+        """In a forked child, where the thread does not exist: lets go of what is the parent's."""
+        self._stopped = True
+        for line in self._lines.values():
+            if line.wire is not None:
+                line.wire.disown()
+
+    def _run(self) -> None:
+        try:
+            while not self._stopped:
+                owner = self._owner()
+                if owner is None or not owner.wanted():
+                    return
+                began = monotonic()
+                self._round(owner, began)
+                del owner
+                if self._bell.acquire(timeout=max(began + GAP - monotonic(), 0.0)):
+                    self._bell.acquire(timeout=max(began + HURRY - monotonic(), 0.0))
+        finally:
+            for line in self._lines.values():
+                line.close()
+
+    def look(self, owner: Owner) -> None:
+        """One round without a thread: one node after the other."""
+        self._number += 1
+        for line in self._attend(owner):
+            checkup = None if line.wire is None else self._exchange(line, line.wire)
+            if checkup is None or checkup.error:
+                _, line.wire, checkup = self._visit(owner, line)
+            owner.heard(line.address, checkup)
+        owner.looked()
+
+    def _attend(self, owner: Owner) -> list[Line]:
+        """The lines to those who are to be asked."""
+        wanted = dict.fromkeys(owner.targets())
+        for address in [address for address in self._lines if address not in wanted]:
+            self._lines.pop(address).close()
+        for address in wanted:
+            self._lines.setdefault(address, Line(address))
+        return list(self._lines.values())
+
+    def _round(self, owner: Owner, began: float) -> None:
+        self._number += 1
+        lines = self._attend(owner)
+        for line in lines:
+            self._ask(owner, line)
+        self._collect(owner, began + SHORT_SILENCE)
+        now = monotonic()
+        for line in lines:
+            if line.asked is None or now - line.asked < SHORT_SILENCE:
+                continue
+            silence = now - line.asked
+            why = f"{line.address} has not answered for {silence:.1f} s"
+            owner.heard(line.address, Checkup(self._number, error=why, silent=silence < LONG_SILENCE))
+            if silence >= LONG_SILENCE and not line.visited:
+                line.close()
+        owner.looked()
+
+    # ------------------------------------------------------------------ on a connection that is there
+
+    def _ask(self, owner: Owner, line: Line) -> None:
+        if line.asked is not None:
+            return  # it has not answered the last question yet
+        wire = line.wire
+        if wire is None:
+            self._send_visitor(owner, line)
+            return
+        try:
+            line.replies = []
+            wire.send(line.question(wire), Patience(SHORT_SILENCE))
+            line.asked = monotonic()
+        except errors.NodeError:
+            line.close()
+            self._send_visitor(owner, line)
+
+    def _collect(self, owner: Owner, until: float) -> None:
+        """Takes the answers as they come."""
+        while True:
+            while not self._visits.empty():
+                line, wire, checkup = self._visits.get()
+                line.visited, line.asked = False, None
+                if self._lines.get(line.address) is not line or self._stopped:
+                    if wire is not None:
+                        wire.disconnect()
+                    continue
+                line.wire = wire
+                owner.heard(line.address, checkup)
+            waiting = [line for line in self._lines.values() if line.asked is not None]
+            left = until - monotonic()
+            if not waiting or left <= 0:
+                return
+            visits = any(line.visited for line in waiting)
+            lines = {line.wire: line for line in waiting if line.wire is not None}
+            if not lines:
+                self._pause(min(left, 0.005))
+                continue
+            for wire in readable_wires([*lines], min(left, 0.005) if visits else left):
+                self._receive(owner, lines[wire], wire)
+
+    def _pause(self, seconds: float) -> None:
+        """Waits for a visitor."""
+        with suppress(queue.Empty):
+            self._visits.put(self._visits.get(timeout=seconds))
+
+    def _receive(self, owner: Owner, line: Line, wire: Wire) -> None:
+        try:
+            line.replies += wire.drain()
+        except errors.NodeError:
+            line.close()
+            self._send_visitor(owner, line)
+            return
+        if len(line.replies) >= 2 and line.asked is not None:
+            latency, line.asked = monotonic() - line.asked, None
+            replies, line.replies = line.replies, []
+            owner.heard(line.address, line.read(self._number, wire, replies, latency))
+
+    # ------------------------------------------------------------------ visits
+
+    def _send_visitor(self, owner: Owner, line: Line) -> None:
+        me = weakref.ref(owner)
+        line.visited, line.asked = True, monotonic()
+
+        def visit() -> None:
+            host = me()
+            if host is not None:
+                self._visits.put(self._visit(host, line))
+
+        if not start_thread("hatopo-visit", visit):
+            self._visits.put(self._visit(owner, line))
+
+    def _visit(self, owner: Owner, line: Line) -> tuple[Line, Wire | None, Checkup]:
+        """Connects and asks; the connection is kept if the node has answered."""
+        wire = None
+        try:
+            wire = owner.make_line(line.address)
+            wire.dial_by = monotonic() + VISIT
+            wire.connect()
+        except Exception as error:  # credential providers and name functions are the user's
+            if wire is not None:
+                wire.disconnect()
+            return line, None, Checkup(self._number, error=errors.clip(error) or type(error).__name__)
+        checkup = self._exchange(line, wire)
+        return line, None if checkup.error else wire, checkup
+
+    def _exchange(self, line: Line, wire: Wire) -> Checkup:
+        """Asks and waits for the answer; without one the connection is closed."""
+        number, began = self._number, monotonic()
+        replies: list[object] = []
+        try:
+            patience = Patience(VISIT, began + VISIT)
+            wire.send(line.question(wire), patience)
+            wire.read_into(replies, 2, patience)
+            return line.read(number, wire, replies, monotonic() - began)
+        except errors.NodeError as error:
+            wire.disconnect()
+            return Checkup(number, error=errors.clip(error))

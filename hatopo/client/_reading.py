@@ -1,0 +1,391 @@
+"""Reads: which node of a deployment answers one, and what is known of the nodes for that.
+
+Brings together policies and health (pure, in `routing`), the monitor that asks nodes how they are, and the pools. A
+policy that is in use has a `Reader` with a plan for the hot path: the pools of its best candidates, in pairs of which
+the one with fewer connections in use is taken. A plan is replaced whole; whatever changes the choice makes it stale,
+and the next call, on the warm path, makes another. Nobody is asked anything while no policy reads from replicas.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import weakref
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from random import random
+from time import monotonic
+from typing import TYPE_CHECKING
+
+import redis.exceptions as rx
+
+from hatopo import errors
+from hatopo.address import Address
+from hatopo.client._monitor import GAP, Monitor
+from hatopo.client._threads import threads_run
+from hatopo.connection import NodePool, Waiters, Wire, survive_fork
+from hatopo.events import ReplicaAccepted, ReplicaRefused
+from hatopo.routing import Checkup, Health, NodeStatus, ReadFrom, Tiers, as_dialled, choices, shard_of
+from hatopo.topology import Shard, Topology
+
+if TYPE_CHECKING:
+    from hatopo.client._calls import Call
+    from hatopo.client._deployment import Deployment
+
+log = logging.getLogger("hatopo.topology")
+
+PLAN_LASTS = 5.0
+"""Seconds after which a plan must be renewed: so it is known which policies are in use."""
+LINGER = 15.0
+"""Seconds for which nodes are asked after the last plan was made."""
+FIRST_LOOK = 0.6
+"""Seconds that a read waits for the first answer of a node that it would prefer."""
+
+
+class Plan:
+    """What the hot path needs: pairs of pools, all as good as each other, until some moment."""
+
+    __slots__ = ("count", "pairs", "until")
+
+    def __init__(self, pools: Iterable[NodePool], until: float) -> None:
+        equals = tuple(pools)
+        pairs = [(one, other) for one in equals for other in equals if one is not other]
+        self.pairs = tuple(pairs or [(pool, pool) for pool in equals])
+        self.count = len(self.pairs)
+        self.until = until
+
+
+STALE = Plan((), float("-inf"))
+
+
+class Reader:
+    """A policy in use, and the plan for it."""
+
+    __slots__ = ("plan", "policy")
+
+    def __init__(self, policy: ReadFrom) -> None:
+        self.policy = policy
+        self.plan = STALE
+
+    def pick(self, now: float) -> NodePool | None:
+        """Of two random equals the one with fewer connections in use; None if there is no plan: the hot path."""
+        plan = self.plan
+        if now >= plan.until:
+            return None
+        one, other = plan.pairs[int(random() * plan.count)]
+        return other if len(one.members) - len(one.idle) > len(other.members) - len(other.idle) else one
+
+
+class Reading:
+    """See the module.
+
+    Args:
+        deployment: whose nodes they are; held weakly, because it holds us.
+        max_lag: how many bytes a replica may be behind its master, or None.
+    """
+
+    def __init__(self, deployment: Deployment, max_lag: int | None) -> None:
+        self._deployment = weakref.ref(deployment)
+        self._health = Health(max_lag)  # under _lock
+        self._readers: dict[ReadFrom, Reader] = {}  # under _lock
+        self._version = 0  # of what plans are made from; under _lock
+        self._wanted = 0.0  # until when somebody wants to know how the nodes are
+        self._monitor: Monitor | None = None  # under _lock
+        self._inline: Monitor | None = None  # where there are no threads; under _lock
+        self._looked = float("-inf")  # when it asked last
+        self._told: dict[Address, str] = {}  # why replicas are refused, as far as events have said so
+        self._make_locks()
+        survive_fork(self)
+
+    def _make_locks(self) -> None:
+        self._lock = threading.RLock()
+        self._sleepers = Waiters()  # calls that wait for a node's first answer
+
+    def after_fork(self) -> None:
+        """In a forked child nobody asks."""
+        self._make_locks()
+        for monitor in (self._monitor, self._inline):
+            if monitor is not None:
+                monitor.disown()
+        self._monitor = self._inline = None
+        self._health.forget()
+        self._outdate()
+
+    def reader(self, policy: ReadFrom) -> Reader | None:
+        """Who reads by this policy; None for the master alone."""
+        if policy.only_master:
+            return None
+        reader = self._readers.get(policy)
+        if reader is None:
+            with self._lock:
+                reader = self._readers.setdefault(policy, Reader(policy))
+        return reader
+
+    # ------------------------------------------------------------------ what is told
+
+    def adopt(self, topology: Topology | None) -> None:
+        """Another view is in force."""
+        with self._lock:
+            self._health.adopt(topology)
+            self._outdate()
+            monitor = self._monitor
+        if monitor is not None:
+            monitor.hurry()
+
+    def failed(self, address: Address, why: str, *, barred: bool = False) -> None:
+        """A call has failed at a node; `barred`: any other would, too, until the node says otherwise."""
+        with self._lock:
+            if self._monitor is None and self._inline is None:
+                return
+            if self._health.failed(address, why, barred=barred):
+                self._outdate()
+            monitor = self._monitor
+            self._looked = float("-inf")
+        if monitor is not None:
+            monitor.hurry()
+
+    def hurry(self) -> bool:
+        """Has all nodes asked at once, by whom asks them anyway; False if nobody does."""
+        monitor = self._monitor
+        if monitor is not None:
+            monitor.hurry()
+        return monitor is not None
+
+    def stop(self) -> None:
+        """Nobody reads any more."""
+        with self._lock:
+            monitor, self._monitor, self._inline = self._monitor, None, None
+            self._health.forget()
+            self._told = {}
+            self._outdate()
+        if monitor is not None:
+            monitor.stop()
+
+    def _outdate(self) -> None:
+        self._version += 1
+        for reader in self._readers.values():
+            reader.plan = STALE
+
+    # ------------------------------------------------------------------ reads
+
+    def lend(self, call: Call, topology: Topology, pools: Mapping[Address, NodePool], until: float) -> Wire:
+        """A connection to one of the nodes that may answer a read, the best of those that can be reached.
+
+        Raises:
+            NoSuitableNodeError: there is none, and the policy does not permit the master.
+            redis.RedisError: why the master cannot be reached, which the policy permits.
+        """
+        found, masters = self._candidates(call, topology, pools, until)
+        fresh = [pool for pool in found if pool.address not in call.tried] or found
+        for place, pool in enumerate(fresh, 1):
+            call.tried.add(pool.address)
+            call.at, call.others = pool.address, place < len(fresh)
+            try:
+                return pool.lend(until)
+            except (errors.NodeError, rx.AuthenticationError) as error:
+                self.failed(pool.address, errors.clip(error))
+                if pool.address in masters and not call.others:
+                    raise
+        assert call.reader is not None
+        raise self.none(call.name, call.reader.policy, topology)
+
+    def _candidates(
+        self, call: Call, topology: Topology, pools: Mapping[Address, NodePool], until: float
+    ) -> tuple[list[NodePool], frozenset[Address]]:
+        """The pools to try, in order, and which of their nodes are masters."""
+        reader, shard = call.reader, shard_of(topology, call.first_key)
+        if reader is None or shard is None:
+            return [], frozenset()
+        self._look(reader.policy, shard, until)
+        version = self._version
+        tiers = choices(reader.policy, self._known(shard, reader.policy))
+        order: list[NodePool] = []
+        for tier in tiers:
+            order += self._balanced([pools[status.address] for status in tier if status.address in pools])
+        if len(topology.shards) == 1:
+            self._plan(reader, tiers, pools, version)
+        return order, frozenset(status.address for tier in tiers for status in tier if status.is_master)
+
+    def _balanced(self, pools: list[NodePool]) -> list[NodePool]:
+        """Equals in the order in which they are tried: of two random ones the one with fewer connections in use."""
+        deployment = self._deployment()
+        if deployment is None or len(pools) < 2:
+            return pools
+        deployment.rng.shuffle(pools)
+        if pools[1].in_flight < pools[0].in_flight:
+            pools[0], pools[1] = pools[1], pools[0]
+        return pools
+
+    def _plan(self, reader: Reader, tiers: Tiers, pools: Mapping[Address, NodePool], version: int) -> None:
+        best = tiers[0] if tiers else ()
+        if not best or any(status.refused or status.doubtful for status in best):
+            return  # until a node is fit, every read takes the warm path
+        with self._lock:
+            if version == self._version:
+                lasts = PLAN_LASTS if self._monitor is not None else GAP
+                equals = [pools[status.address] for status in best if status.address in pools]
+                if equals:
+                    reader.plan = Plan(equals, monotonic() + lasts)
+
+    def none(self, command: str, policy: ReadFrom, topology: Topology) -> errors.NoSuitableNodeError:
+        """The error that names every node, and why it was not taken."""
+        with self._lock:
+            statuses = self._health.statuses()
+        known = {status.address for status in statuses}
+        refused = {
+            str(status.address): status.refused
+            or ("it has just failed" if status.doubtful else f"read_from={policy} does not permit a {status.role}")
+            for status in statuses
+        }
+        refused |= {str(node.address): "it is not known yet" for node in topology.nodes if node.address not in known}
+        shown = "; ".join(f"{node}: {errors.clip(why)}" for node, why in refused.items()) or "no node is known"
+        message = (
+            f"{command} was not sent: no node may answer it under read_from={policy}: {shown}. A policy that permits "
+            "the master, such as replica_preferred, would use it then"
+        )
+        return errors.NoSuitableNodeError(message, command=command, refused=refused)
+
+    def choose(self, policy: ReadFrom, topology: Topology, besides: Iterable[Address], until: float) -> Address | None:
+        """One node that may answer reads by this policy, other than some that have failed; None if there is none."""
+        master = topology.shards[0].master
+        if policy.only_master:
+            return None if master is None else master.address
+        self._look(policy, topology.shards[0], until)
+        tiers = choices(policy, self._known(topology.shards[0], policy))
+        failed = set(besides)
+        deployment = self._deployment()
+        for tier in tiers:
+            left = [status.address for status in tier if status.address not in failed]
+            if left and deployment is not None:
+                return deployment.rng.choice(left)
+        return next((status.address for tier in tiers for status in tier), None)
+
+    # ------------------------------------------------------------------ how the nodes are
+
+    def statuses(self) -> tuple[NodeStatus, ...]:
+        """What is known of the nodes."""
+        deployment = self._deployment()
+        pools = {} if deployment is None else {pool.address: pool for pool in deployment.pools}
+        with self._lock:
+            known = self._health.statuses()
+        return tuple(
+            replace(one, in_flight=pools[one.address].in_flight) if one.address in pools else one for one in known
+        )
+
+    def _look(self, policy: ReadFrom, shard: Shard, until: float) -> None:
+        """Has the nodes of a shard asked, if they are not, and waits for the first answer of one that is preferred."""
+        if not shard.replicas:
+            return  # a master alone is asked nothing
+        self._wanted = monotonic() + LINGER
+        self.watch()
+        ideal = policy.tiers([replace(one, refused="", doubtful=False) for one in self._known(shard, policy)])
+        preferred = {status.address for status in ideal[0]} if ideal else set()
+
+        def ready() -> bool:
+            with self._lock:
+                best = self._health.statuses(preferred)
+                unseen = preferred.intersection(self._health.unseen())
+            return not unseen or any(not one.refused and not one.doubtful for one in best)
+
+        end = min(until, monotonic() + FIRST_LOOK)
+        while not ready() and monotonic() < end:
+            self._sleepers.sleep(end - monotonic(), ready)
+
+    def _known(self, shard: Shard, policy: ReadFrom) -> tuple[NodeStatus, ...]:
+        """What is known of the nodes of a shard; how busy they are, if the policy may want to know."""
+        nodes = ([] if shard.master is None else [shard.master]) + list(shard.replicas)
+        if not shard.replicas:
+            return tuple(NodeStatus(node.address, "master") for node in nodes)
+        addresses = [node.address for node in nodes]
+        if policy.lively:
+            return tuple(status for status in self.statuses() if status.address in addresses)
+        with self._lock:
+            return self._health.statuses(addresses)
+
+    def watch(self) -> None:
+        """Sees to it that the nodes are asked how they are: by a thread, or here if there can be none."""
+        if self._monitor is None:
+            self._begin_to_watch()
+
+    def _begin_to_watch(self) -> None:
+        with self._lock:
+            if self._monitor is not None:
+                return
+            monitor = Monitor(weakref.ref(self))
+            if threads_run() and monitor.start():
+                self._monitor = monitor
+                return
+            inline = self._inline = self._inline or monitor
+            now = monotonic()
+            if now - self._looked < GAP:
+                return
+            self._looked = now
+        inline.look(self)
+
+    # ------------------------------------------------------------------ for the monitor
+
+    def wanted(self) -> bool:
+        """See `Owner`."""
+        deployment = self._deployment()
+        with self._lock:
+            if deployment is not None and (monotonic() < self._wanted or deployment.keeps_watch):
+                return True
+            self._monitor = None
+            self._health.forget()
+            self._outdate()
+            return False
+
+    def targets(self) -> Iterable[Address]:
+        """See `Owner`."""
+        deployment = self._deployment()
+        return () if deployment is None else deployment.watched()
+
+    def make_line(self, address: Address) -> Wire:
+        """See `Owner`."""
+        deployment = self._deployment()
+        if deployment is None:
+            raise errors.RetiredError("the client of this connection is gone", address)
+        return deployment.make_wire(address, identify=_nobody_minds)
+
+    def heard(self, address: Address, checkup: Checkup) -> None:
+        """See `Owner`."""
+        deployment = self._deployment()
+        if deployment is None:
+            return
+        checkup = as_dialled(checkup, lambda announced: deployment.admitted(announced, address))
+        with self._lock:
+            if self._health.heard(address, checkup):
+                self._outdate()
+        self._sleepers.wake_all()
+        deployment.checked(address, checkup)
+
+    def looked(self) -> None:
+        """See `Owner`."""
+        deployment = self._deployment()
+        if deployment is None:
+            return
+        with self._lock:
+            for reader in self._readers.values():
+                if reader.policy.lively:
+                    reader.plan = STALE
+            statuses = self._health.statuses()
+        self._looked = monotonic()
+        deployment.looked()
+        if monotonic() < self._wanted:
+            self._tell(deployment, statuses)
+
+    def _tell(self, deployment: Deployment, statuses: Iterable[NodeStatus]) -> None:
+        """Tells of replicas that get no reads any more, or get them again."""
+        now = {one.address: one.refused for one in statuses if not one.is_master}
+        before, self._told = self._told, now
+        for address, reason in now.items():
+            if reason and not before.get(address, reason):
+                log.info("%s: no reads for the replica at %s: %s", deployment.name, address, reason)
+                deployment.emit(ReplicaRefused(deployment.name, address, reason))
+            elif before.get(address) and not reason:
+                log.info("%s: reads for the replica at %s again", deployment.name, address)
+                deployment.emit(ReplicaAccepted(deployment.name, address))
+
+
+def _nobody_minds(run_id: str) -> None:
+    """The monitor only wants to know the run id."""

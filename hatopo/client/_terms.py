@@ -1,0 +1,37 @@
+"""What a client, a clone or a scope wants of its calls."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hatopo.address import Address
+from hatopo.client._scopes import SCOPE
+from hatopo.routing import Policies, ReadFrom
+
+
+@dataclass(slots=True)
+class Pin:
+    """The one node that calls must go to, and the process that was met there first ("" before, or if it tells none)."""
+
+    node: Address
+    run_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What a client, a clone or a scope wants of its calls. Seconds; `deadline` is per call."""
+
+    policies: Policies
+    failover_timeout: float
+    deadline: float | None = None
+    retries: int | None = None
+    read_from: ReadFrom = ReadFrom.MASTER
+    pin: Pin | None = None
+    insists: bool = False  # `read_from` was chosen for these calls, not for the client: scopes do not change it
+
+    def policy(self) -> ReadFrom:
+        """The policy for a read that is made now."""
+        scope = SCOPE.get()
+        if scope is None or self.insists:
+            return self.read_from
+        return scope.policy() or self.read_from

@@ -1,0 +1,1 @@
+"""What joins hatopo to the programs around it: middlewares for web applications."""

@@ -1,0 +1,224 @@
+"""Which nodes can answer reads: what they say when they are asked, and what calls have met.
+
+Decides why a node gets no reads, and which nodes have just failed. Must not know who asks, when, or on what
+connection; its owner locks it. The rules for a replica are those of Redis: it serves data while its link to the master
+is down, and old or no data while it is being synchronised (replication.c), so that an answer alone proves nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+
+import redis.exceptions as rx
+
+from hatopo.address import Address
+from hatopo.errors import clip
+from hatopo.routing._read_from import NodeStatus
+from hatopo.topology import RoleReport, Topology, parse_info, parse_role
+
+SMOOTHING = 0.2
+"""The weight of the newest latency in the moving average."""
+LINKED = "connected"
+SYNCING = frozenset({"sync", "wait_bgsave", "send_bulk"})
+"""States of a replica's link (ROLE) while it takes over the data of its master."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkup:
+    """What a node said when it was asked how it is: to PING, and to ROLE or INFO replication, in one write.
+
+    Attributes:
+        number: of the round; nodes with the same one were asked at the same moment.
+        error: why there is no answer, or "".
+        silent: no answer yet, and no other reason to think that none will come.
+        refusal: the error with which it refuses commands (LOADING, MASTERDOWN, BUSY), or "".
+        role: what it says that it is, or None where it does not tell. Its master is as it is dialled.
+        latency: seconds until the answer, or None.
+        zone: its availability zone, or "".
+        run_id: its identity, or "" where it does not tell.
+    """
+
+    number: int
+    error: str = ""
+    silent: bool = False
+    refusal: str = ""
+    role: RoleReport | None = None
+    latency: float | None = None
+    zone: str = ""
+    run_id: str = ""
+
+
+def read_checkup(number: int, ping: object, report: object, latency: float) -> Checkup:
+    """What the replies to PING and to ROLE (or INFO replication) say."""
+    refusal = ""
+    if isinstance(ping, Exception) and not isinstance(ping, (rx.NoPermissionError, rx.AuthenticationError)):
+        refusal = clip(ping)
+    return Checkup(number, refusal=refusal, role=_role(report), latency=latency)
+
+
+def _role(report: object) -> RoleReport | None:
+    if isinstance(report, (list, tuple)):
+        return parse_role(report)
+    info = parse_info(report) if isinstance(report, (bytes, str)) else None
+    if info is None or not info.role:
+        return None
+    link = "" if info.role == "master" else LINKED if info.link_up else "sync" if info.syncing else "connect"
+    return RoleReport(info.role, info.master, link, info.offset if info.role == "master" else info.replica_offset)
+
+
+@dataclass(slots=True)
+class _Ward:
+    """A node in use.
+
+    Attributes:
+        master: of its shard, or None; its own address if it is that.
+        flagged: what the sentinels hold against it.
+        failed: how a call has failed there since it was last asked; `barred`: and so would any other.
+    """
+
+    address: Address
+    master: Address | None = None
+    flagged: str = ""
+    checkup: Checkup | None = None
+    latency: float | None = None
+    lag: int | None = None
+    failed: str = ""
+    barred: bool = False
+
+
+class Health:
+    """The nodes of a deployment in use, and how they are.
+
+    Args:
+        max_lag: how many bytes a replica may be behind its master, or None.
+    """
+
+    def __init__(self, max_lag: int | None = None) -> None:
+        self._max_lag = max_lag
+        self._wards: dict[Address, _Ward] = {}
+        self._by_name = False
+        self._former: set[Address] = set()  # masters that are none any more
+
+    def adopt(self, topology: Topology | None) -> None:
+        """These are the nodes in use from now on; what is known of those that stay is kept."""
+        before, self._wards = self._wards, {}
+        if topology is None:
+            self._former = set()
+            return
+        self._by_name = topology.by_name
+        for shard in topology.shards:
+            master = None if shard.master is None else shard.master.address
+            for node in ([] if shard.master is None else [shard.master]) + list(shard.replicas):
+                ward = before.get(node.address) or _Ward(node.address)
+                if ward.master != master:
+                    ward.lag = None
+                    self._former |= {ward.address} if ward.master == ward.address else set()
+                ward.master, ward.flagged = master, "" if node.address == master else node.flagged
+                self._wards[node.address] = ward
+        gone = [ward for address, ward in before.items() if address not in self._wards]
+        self._former |= {ward.address for ward in gone if ward.master == ward.address}
+        self._former -= set(self._wards)
+
+    def forget(self) -> None:
+        """Nobody asks any more: what was heard grows old."""
+        for ward in self._wards.values():
+            ward.checkup, ward.failed, ward.barred, ward.lag = None, "", False, None
+
+    def heard(self, address: Address, checkup: Checkup) -> bool:
+        """A node has answered, or not; whether that changes who gets reads."""
+        ward = self._wards.get(address)
+        if ward is None:
+            return False
+        before = self._state(ward)
+        ward.checkup = checkup
+        if not checkup.error:
+            ward.failed, ward.barred = "", False
+            if checkup.latency is not None:
+                old = checkup.latency if ward.latency is None else ward.latency
+                ward.latency = old + SMOOTHING * (checkup.latency - old)
+        self._measure(ward.master, checkup.number)
+        return before != self._state(ward) or (ward.master == address and self._max_lag is not None)
+
+    def failed(self, address: Address, why: str, *, barred: bool) -> bool:
+        """A call has failed at a node; `barred`: every other one would. Whether that changes who gets reads."""
+        ward = self._wards.get(address)
+        if ward is None or (ward.failed and ward.barred >= barred):
+            return False
+        ward.failed, ward.barred = why, barred
+        return True
+
+    def _measure(self, master: Address | None, number: int) -> None:
+        """The lag of those that were asked at the same moment as their master: else it would count what came since."""
+        lead = None if master is None else self._wards.get(master)
+        if lead is None or lead.checkup is None or lead.checkup.number != number or lead.checkup.role is None:
+            return
+        for ward in self._wards.values():
+            checkup = ward.checkup
+            if ward.master != master or ward is lead or checkup is None or checkup.number != number:
+                continue
+            if checkup.role is not None and checkup.role.offset >= 0 and not checkup.error:
+                ward.lag = max(0, lead.checkup.role.offset - checkup.role.offset)
+
+    def unseen(self) -> tuple[Address, ...]:
+        """Those that have not been asked yet."""
+        return tuple(address for address, ward in self._wards.items() if ward.checkup is None)
+
+    def statuses(self, addresses: Iterable[Address] | None = None) -> tuple[NodeStatus, ...]:
+        """What is known of these nodes, or of all."""
+        wanted = self._wards if addresses is None else addresses
+        return tuple(self._status(self._wards[address]) for address in wanted if address in self._wards)
+
+    def _status(self, ward: _Ward) -> NodeStatus:
+        refused, doubtful = self._state(ward)
+        return NodeStatus(
+            ward.address,
+            "master" if ward.master == ward.address else "replica",
+            refused,
+            doubtful,
+            "" if ward.checkup is None else ward.checkup.zone,
+            ward.latency,
+            ward.lag,
+        )
+
+    def _state(self, ward: _Ward) -> tuple[str, bool]:
+        """Why a node is refused, and whether it has just failed."""
+        checkup = ward.checkup
+        if checkup is None:
+            return "it has not been asked yet how it is", False
+        doubtful = checkup.silent or bool(ward.failed)
+        if ward.flagged:
+            return f"the sentinels hold it to be down ({ward.flagged})", doubtful
+        if checkup.error and not checkup.silent:
+            return checkup.error, doubtful
+        if checkup.refusal or ward.barred:
+            return checkup.refusal or ward.failed, doubtful
+        return self._wrong_role(ward, checkup.role), doubtful
+
+    def _wrong_role(self, ward: _Ward, role: RoleReport | None) -> str:
+        """What speaks against a node by its own word about its replication."""
+        if role is None:
+            return ""
+        if ward.master == ward.address:
+            return "" if role.role == "master" or self._by_name else f"it says that it is a {role.role}"
+        if role.role != "replica":
+            return "" if self._by_name else f"it says that it is a {role.role}"
+        if role.link in SYNCING:
+            return "it is being synchronised with its master"
+        if role.link != LINKED:
+            return f"its link to its master is down ({clip(role.link, 20)})"
+        if role.master in self._former:
+            return f"it follows {role.master}, which is not the master any more"
+        if self._max_lag is not None and ward.lag is not None and ward.lag > self._max_lag:
+            return f"it is {ward.lag} bytes behind its master (max_lag: {self._max_lag})"
+        return ""
+
+
+def as_dialled(checkup: Checkup, admit: Callable[[Address], Address | None]) -> Checkup:
+    """The same, with the addresses that the node announces as they are dialled; the rest is left out."""
+    role = checkup.role
+    if role is None or (role.master is None and not role.replicas):
+        return checkup
+    replicas = [admit(replica) for replica in role.replicas]
+    master = None if role.master is None else admit(role.master)
+    return replace(checkup, role=replace(role, master=master, replicas=tuple(one for one in replicas if one)))
