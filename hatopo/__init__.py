@@ -19,6 +19,7 @@ from hatopo.client import (
     deadline,
     from_url,
     read_from,
+    replicated,
     sentinel,
     standalone,
 )
@@ -74,6 +75,7 @@ __all__ = [
     "events",
     "from_url",
     "read_from",
+    "replicated",
     "sentinel",
     "standalone",
 ]

@@ -1,6 +1,6 @@
 """The redis-py face: the client, its pipeline, pub/sub and pool, and the loop that drives calls."""
 
-from hatopo.client._factories import Sentinels, from_url, sentinel, standalone
+from hatopo.client._factories import Sentinels, from_url, replicated, sentinel, standalone
 from hatopo.client._keywords import ClientOptions, HatopoOptions, SentinelOptions
 from hatopo.client._pipeline import Pipeline
 from hatopo.client._pool import ConnectionPool
@@ -27,6 +27,7 @@ __all__ = [
     "from_url",
     "pin_after_write",
     "read_from",
+    "replicated",
     "sentinel",
     "standalone",
 ]

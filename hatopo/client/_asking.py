@@ -193,21 +193,26 @@ class Round:
 
 
 def addresses_behind(sentinel: Address) -> tuple[Address, ...]:
-    """The addresses that a name stands for, if several hosts share it; () if not, or if it is no name.
+    """The addresses that a name stands for, if several hosts share it; () if not, or if it is no name."""
+    found = addresses_of(sentinel) or ()  # without an answer the dial will say so
+    return found if len(found) > 1 else ()
+
+
+def addresses_of(place: Address) -> tuple[Address, ...] | None:
+    """The addresses that a name stands for; () if it is no name, None if that cannot be found out now.
 
     One host with an address of each family is one host.
     """
     try:
-        ipaddress.ip_address(sentinel.host)
+        ipaddress.ip_address(place.host)
     except ValueError:
         pass
     else:
         return ()
     try:
-        found = socket.getaddrinfo(sentinel.host, sentinel.port, type=socket.SOCK_STREAM)
+        found = socket.getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM)
     except OSError:
-        return ()  # the dial will say so
+        return None
     families = (socket.AF_INET, socket.AF_INET6)
     hosts = [sorted({str(entry[4][0]) for entry in found if entry[0] == family}) for family in families]
-    most = max(hosts, key=len)
-    return tuple(Address(host, sentinel.port) for host in most) if len(most) > 1 else ()
+    return tuple(Address(host, place.port) for host in max(hosts, key=len))

@@ -12,6 +12,7 @@ import threading
 import weakref
 from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import replace
 from time import monotonic
 from typing import Protocol
 
@@ -80,7 +81,7 @@ class Line:
         if isinstance(report, rx.NoPermissionError) and self.report == "ROLE":
             self.report = "INFO"  # from the next round on
         found = read_checkup(number, ping, report, latency)
-        return Checkup(number, "", False, found.refusal, found.role, latency, wire.zone, wire.run_id)
+        return replace(found, zone=wire.zone, run_id=wire.run_id, peer=wire.peer)
 
 
 class Monitor:

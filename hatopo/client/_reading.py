@@ -21,7 +21,7 @@ import redis.exceptions as rx
 
 from hatopo import errors
 from hatopo.address import Address
-from hatopo.client._monitor import GAP, Monitor
+from hatopo.client._monitor import GAP, HURRY, Monitor
 from hatopo.client._threads import threads_run
 from hatopo.connection import NodePool, Waiters, Wire, survive_fork
 from hatopo.events import ReplicaAccepted, ReplicaRefused
@@ -144,12 +144,17 @@ class Reading:
         if monitor is not None:
             monitor.hurry()
 
-    def hurry(self) -> bool:
-        """Has all nodes asked at once, by whom asks them anyway; False if nobody does."""
-        monitor = self._monitor
+    def ask_now(self) -> None:
+        """Has all nodes asked at once, if anybody asks them: by the thread, or here."""
+        with self._lock:
+            monitor, inline, now = self._monitor, self._inline, monotonic()
+            if monitor is None and (inline is None or now - self._looked < HURRY):
+                return
+            self._looked = now
         if monitor is not None:
             monitor.hurry()
-        return monitor is not None
+        elif inline is not None:
+            inline.look(self)
 
     def stop(self) -> None:
         """Nobody reads any more."""

@@ -32,6 +32,7 @@ from hatopo.topology import (
     NotFound,
     Offer,
     Sign,
+    Statement,
     Topology,
     TopologyView,
     Verdict,
@@ -159,7 +160,8 @@ class Service:
         """See `Source`."""
         if not checkup.silent:
             with self._lock:
-                self._census.note(address, checkup.role, checkup.run_id)
+                said = None if checkup.role is None else Statement(checkup.role, checkup.run_id, checkup.peer)
+                self._census.note(address, said)
 
     def looked(self, follower: Deployment) -> None:
         """See `Source`. Sentinels hear of a new replica within ten seconds; its master names it at once."""

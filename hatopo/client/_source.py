@@ -40,8 +40,9 @@ class Source(Protocol):
     def last_word(self) -> float | None:
         """The moment at which somebody who knows the topology was last heard."""
 
-    keeps_watch: bool
-    """Whether it needs to know how the nodes are even while nobody reads from replicas."""
+    @property
+    def keeps_watch(self) -> bool:
+        """Whether it needs to know how the nodes are even while nobody reads from replicas."""
 
     def watched(self) -> Iterable[Address]:
         """Nodes that it wants to hear of, beside those of the view in force."""

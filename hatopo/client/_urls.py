@@ -19,7 +19,7 @@ from hatopo.address import Address
 from hatopo.client._keywords import DATA, OWN, REFUSED, SENTINEL, check_names, nearest
 from hatopo.errors import OptionError, UnknownOptionError
 
-SENTINEL_PORT = 26379
+REDIS_PORT, SENTINEL_PORT = 6379, 26379
 SENTINEL_FORM = "redis+sentinel://user:password@host:26379,host2/service/0"
 _SCHEMES = {
     "redis": "redis",
@@ -37,7 +37,14 @@ _SENTINEL_SCHEMES = {
     "redis-sentinel": False,
     "rediss-sentinel": True,
 }
+_REPLICATED_SCHEMES = {
+    "redis+replicated": False,
+    "rediss+replicated": True,
+    "valkey+replicated": False,
+    "valkeys+replicated": True,
+}
 """And whether they ask for TLS."""
+REPLICATED_FORM = "redis+replicated://user:password@host:6379,host2/0"
 _SERVICE = ("service", "master_name")
 _BOOLEANS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
 _ENCODE = "a password that holds one of / ? # & @ % , must be percent-encoded (/ is written %2F)"
@@ -79,8 +86,8 @@ def read_url(url: str, given: Mapping[str, Any]) -> dict[str, Any]:
         UnknownOptionError: a parameter nobody knows.
         OptionError: the scheme is unknown, or a value is wrong.
     """
-    if is_sentinel_url(url):
-        raise OptionError("this is the URL of a deployment with sentinels: hatopo.from_url() reads it")
+    if is_sentinel_url(url) or is_replicated_url(url):
+        raise OptionError("this is the URL of a deployment of several servers: hatopo.from_url() reads it")
     scheme = _SCHEMES.get(_scheme(url))
     if scheme is None:
         raise _wrong_scheme(url)
@@ -155,7 +162,40 @@ def read_sentinel_url(url: str, given: Mapping[str, Any]) -> SentinelUrl:
         more = given.get("sentinel_kwargs")
         if not isinstance(more, Mapping) or "ssl" not in more:
             options.setdefault("sentinel_ssl", True)
-    return SentinelUrl(service, _sentinels(parts.hosts), {**given, **options})
+    return SentinelUrl(service, _listed_hosts(parts.hosts, SENTINEL_PORT, "sentinel"), {**given, **options})
+
+
+def is_replicated_url(url: object) -> bool:
+    """Whether the scheme is one of those for a master and its replicas without sentinels."""
+    return isinstance(url, str) and _scheme(url) in _REPLICATED_SCHEMES
+
+
+def read_replicated_url(url: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Reads `redis+replicated://user:password@host:6379,host2/0?option=value` into the arguments of `replicated`.
+
+    With `?readers=host,host2:6380` the one host of the URL is the primary.
+
+    Raises:
+        UnknownOptionError: a parameter nobody knows.
+        OptionError: a value is wrong.
+    """
+    parts = _parts(url)
+    known = DATA | {"readers"}
+    options = _parameters(url, parts.query, known, known)
+    database = unquote(parts.path).strip("/")
+    if parts.fragment or (database and not database.isdecimal()):
+        raise OptionError(f"the path of the URL must be a database number: {REPLICATED_FORM}; {_ENCODE}")
+    user, _, password = parts.login.partition(":")
+    login = {"username": unquote(user), "password": unquote(password), "db": int(database) if database else None}
+    found = {**given, **{name: value for name, value in login.items() if value not in ("", None)}, **options}
+    if _REPLICATED_SCHEMES[_scheme(url)]:
+        found["ssl"] = True
+    nodes = _listed_hosts(parts.hosts, REDIS_PORT, "node")
+    if "readers" not in options:
+        return {**found, "nodes": nodes}
+    if len(nodes) != 1:
+        raise OptionError("a URL with ?readers= names one host, the primary")
+    return {**found, "primary": nodes[0], "readers": _listed_hosts(options["readers"], REDIS_PORT, "reader")}
 
 
 class _Parts(NamedTuple):
@@ -179,21 +219,22 @@ def _parts(url: str) -> _Parts:
     return _Parts(login, hosts, slash + path, query, fragment)
 
 
-def _sentinels(hosts: str) -> tuple[Address, ...]:
+def _listed_hosts(hosts: str, default_port: int, what: str) -> tuple[Address, ...]:
     if not hosts.strip():
-        raise OptionError(f"the URL names no sentinel: {SENTINEL_FORM}")
+        form = SENTINEL_FORM if what == "sentinel" else REPLICATED_FORM
+        raise OptionError(f"the URL names no {what}: {form}")
     found = []
     for number, host in enumerate(hosts.split(","), 1):
-        address = _address(unquote(host))
+        address = _address(unquote(host), default_port)
         if address is None:
-            raise OptionError(f"sentinel number {number} in the URL is no host or host:port; {_ENCODE}")
+            raise OptionError(f"{what} number {number} in the URL is no host or host:port; {_ENCODE}")
         found.append(address)
     return tuple(dict.fromkeys(found))
 
 
-def _address(text: str) -> Address | None:
+def _address(text: str, default_port: int) -> Address | None:
     try:
-        return Address.parse(text, SENTINEL_PORT)
+        return Address.parse(text, default_port)
     except OptionError:  # its message holds the text
         return None
 
@@ -257,7 +298,7 @@ def _wrong_scheme(url: str) -> OptionError:
     """Names the scheme, if it is one: without `://` it may be anything."""
     scheme = _scheme(url)
     shown = repr(scheme) if re.fullmatch(r"[a-z][a-z0-9+.-]{0,20}", scheme) else "of the URL"
-    known = ", ".join(f"{name}://" for name in (*_SCHEMES, *_SENTINEL_SCHEMES))
+    known = ", ".join(f"{name}://" for name in (*_SCHEMES, *_SENTINEL_SCHEMES, *_REPLICATED_SCHEMES))
     return OptionError(f"the URL scheme {shown} is not one of {known}")
 
 

@@ -20,6 +20,7 @@ from redis import connection as redis_connection
 from redis.credentials import UsernamePasswordCredentialProvider
 
 from hatopo import errors
+from hatopo.address import Address
 from hatopo.connection._edge import Patience, WireOptions
 from hatopo.connection._foreign import UNKNOWN, Abroad
 from hatopo.connection._handshake import Greeting, shake_hands
@@ -425,6 +426,15 @@ class Wire(Abroad):
             self.host, self.port = other.host, other.port
         self.credential_provider = other.credential_provider
         self.username, self.password = other.username, other.password
+
+    @property
+    def peer(self) -> Address | None:
+        """The IP address and port at the other end; None where there is none."""
+        try:
+            host, port = self._sock.getpeername()[:2]
+            return Address(host, port)
+        except (AttributeError, OSError, ValueError):  # not connected; a unix socket
+            return None
 
     def abort(self) -> None:
         """Ends the connection from another thread: a blocked reader wakes, only the owner closes."""

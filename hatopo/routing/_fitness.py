@@ -37,6 +37,7 @@ class Checkup:
         latency: seconds until the answer, or None.
         zone: its availability zone, or "".
         run_id: its identity, or "" where it does not tell.
+        peer: the IP address and port at which it was reached.
     """
 
     number: int
@@ -47,6 +48,7 @@ class Checkup:
     latency: float | None = None
     zone: str = ""
     run_id: str = ""
+    peer: Address | None = None
 
 
 def read_checkup(number: int, ping: object, report: object, latency: float) -> Checkup:
@@ -73,7 +75,7 @@ class _Ward:
 
     Attributes:
         master: of its shard, or None; its own address if it is that.
-        flagged: what the sentinels hold against it.
+        flagged: what those who know the deployment hold against it.
         failed: how a call has failed there since it was last asked; `barred`: and so would any other.
     """
 
@@ -188,7 +190,7 @@ class Health:
             return "it has not been asked yet how it is", False
         doubtful = checkup.silent or bool(ward.failed)
         if ward.flagged:
-            return f"the sentinels hold it to be down ({ward.flagged})", doubtful
+            return ward.flagged, doubtful
         if checkup.error and not checkup.silent:
             return checkup.error, doubtful
         if checkup.refusal or ward.barred:

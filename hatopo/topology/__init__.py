@@ -1,6 +1,6 @@
 """What nodes are there: the model, the replies it is read from, discovery, and the view in force."""
 
-from hatopo.topology._census import Census, Election, Statement, Statements, census, elect
+from hatopo.topology._census import Census, Election, Statement, Statements, describe, elect
 from hatopo.topology._council import Council, Verdict
 from hatopo.topology._discover import (
     Answer,
@@ -83,8 +83,8 @@ __all__ = [
     "ZonesLike",
     "admit",
     "backers_of",
-    "census",
     "check_server_name",
+    "describe",
     "discover_master",
     "elect",
     "explain",

@@ -1,25 +1,35 @@
 """A master and its replicas by their own word: who is what, where nobody else tells.
 
-Decides which of the nodes that say "master" is the one, and what the deployment looks like. Does no I/O and reads no
-clock. Addresses are as they are dialled.
+Decides which of the nodes that say "master" is the one, which replicas are its own, and whom it knows beyond those that
+we do. Does no I/O and reads no clock. Addresses are as they are dialled.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hatopo.address import Address
 from hatopo.topology._model import Node, Shard, Topology
 from hatopo.topology._parse import RoleReport
 
+ENOUGH = 3
+"""Questions without an answer after which a node that only its master names is asked no more."""
+
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """What a node said of itself: its role and its run id ("" where it does not tell)."""
+    """What a node said of itself.
+
+    Attributes:
+        role: its role.
+        run_id: its identity, or "" where it does not tell.
+        peer: the IP address and port at which it was reached, if it is dialled by name.
+    """
 
     role: RoleReport
     run_id: str = ""
+    peer: Address | None = None
 
 
 Statements = Mapping[Address, Statement]
@@ -52,32 +62,63 @@ def elect(statements: Statements, current: Address | None, seeds: Sequence[Addre
     places = {address: place for place, address in enumerate(seeds)}
 
     def weight(address: Address) -> tuple[int, bool, int, int]:
-        listed = len(statements[address].role.replicas)
-        naming = sum(1 for said in statements.values() if said.role.master == address)
-        return max(listed, naming), address == current, statements[address].role.offset, -places.get(address, 99_999)
+        role, names = statements[address].role, _names(address, statements)
+        naming = sum(1 for said in statements.values() if said.role.master in names)
+        return max(len(role.replicas), naming), address == current, role.offset, -places.get(address, len(places))
 
     master = max(claims, key=weight)
     return Election(master, tuple(address for address in claims if address != master))
 
 
-def census(statements: Statements, election: Election, last: Topology | None) -> Topology:
+def describe(statements: Statements, election: Election, last: Topology | None) -> Topology:
     """The deployment as its nodes describe it.
 
-    Replicas that were known and do not answer stay, so that they are used again as soon as they do; who says something
-    else of himself leaves.
+    Replicas that were known and do not answer stay, so that they are used again as soon as they do. Those that follow
+    somebody else stay, flagged: their data are not this master's.
     """
-    silent = () if last is None else (node for shard in last.shards for node in shard.replicas)
-    kept = {node.address: node for node in silent if node.address not in statements}
-    known = {address: Node(address, said.run_id) for address, said in statements.items() if said.role.role == "replica"}
-    replicas = {**kept, **known}
-    master = None
+    silent = () if last is None else last.shards[0].replicas
+    replicas = {node.address: node for node in silent if node.address not in statements}
+    for address, said in statements.items():
+        if said.role.role == "replica":
+            replicas[address] = Node(address, said.run_id)
+    master = None if last is None else last.shards[0].master
     if election.master is not None:
-        replicas.pop(election.master, None)
         master = Node(election.master, statements[election.master].run_id)
-    elif last is not None:
-        master = last.shards[0].master
+    elif master is not None and master.address in statements:
+        master = None  # it says itself that it is none
+    if master is not None:
+        replicas.pop(master.address, None)
+        replicas = {address: _judged(node, master.address, statements) for address, node in replicas.items()}
     shard = Shard(master, tuple(replicas[address] for address in sorted(replicas)))
     return Topology((shard,), roles_matter=True)
+
+
+def _judged(node: Node, master: Address, statements: Statements) -> Node:
+    """A replica, flagged if it follows somebody else than this master or one of its replicas."""
+    said = statements.get(node.address)
+    if said is None or said.role.master is None or master not in statements:
+        return node
+    family = {
+        name
+        for address in statements
+        if address == master or _is_replica(address, statements)
+        for name in _names(address, statements)
+    }
+    listed = not _names(node.address, statements).isdisjoint(statements[master].role.replicas)
+    if listed or said.role.master in family - _names(node.address, statements):
+        return node
+    why = f"it follows {said.role.master}, which is not the master here (or known by another address: address_map=)"
+    return replace(node, flagged=why)
+
+
+def _is_replica(address: Address, statements: Statements) -> bool:
+    return statements[address].role.role == "replica"
+
+
+def _names(address: Address, statements: Statements) -> set[Address]:
+    """The addresses by which a node may be named."""
+    said = statements.get(address)
+    return {address} if said is None or said.peer is None else {address, said.peer}
 
 
 class Census:
@@ -87,27 +128,40 @@ class Census:
         self.said: dict[Address, Statement] = {}
         self.invited: tuple[Address, ...] = ()
         """Replicas that a master names and nobody else: they are to be asked, too."""
+        self._unheard: dict[Address, int] = {}  # how often one of them was asked in vain
 
-    def note(self, address: Address, role: RoleReport | None, run_id: str) -> None:
+    def note(self, address: Address, statement: Statement | None) -> None:
         """A node has said what it is; None: it does not answer."""
-        if role is None:
-            self.said.pop(address, None)
+        if statement is not None:
+            self.said[address] = statement
+            self._unheard.pop(address, None)
         else:
-            self.said[address] = Statement(role, run_id)
+            self.said.pop(address, None)
+            if address in self.invited:
+                self._unheard[address] = self._unheard.get(address, 0) + 1
 
     def invite(self, masters: Iterable[Address], known: Iterable[Address]) -> None:
-        """Replicas that these masters name are to be asked; those that nobody names any more are not."""
-        have = set(known)
+        """Replicas that these masters name are to be asked, but those that we know by another address, or ask in vain.
+
+        A node may be known by a name and named by an IP address: the place where it was reached tells, or its run id.
+        """
+        have = {name for address in known for name in _names(address, self.said)}
+        ids = {self.said[address].run_id for address in known if address in self.said} - {""}
         named = [one for master in masters if master in self.said for one in self.said[master].role.replicas]
-        self.invited = tuple(address for address in dict.fromkeys(named) if address not in have)
+        self._unheard = {address: count for address, count in self._unheard.items() if address in named}
+        for address in named:
+            if address in self.said and self.said[address].run_id in ids:
+                self._unheard[address] = ENOUGH
+        self.invited = tuple(
+            address
+            for address in dict.fromkeys(named)
+            if address not in have and self._unheard.get(address, 0) < ENOUGH
+        )
         for address in self.said.keys() - have - set(self.invited):
             del self.said[address]
 
     def joined(self, known: Iterable[Address]) -> tuple[Node, ...]:
-        """Those of the invited that are replicas by their own word, and no node that is known by another address.
-
-        A node may be known by a name and named by an IP address: its run id tells.
-        """
+        """Those of the invited that are replicas by their own word, and tell who they are."""
         ids = {self.said[address].run_id for address in known if address in self.said} - {""}
         fresh = []
         for address in self.invited:

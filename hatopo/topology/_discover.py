@@ -122,9 +122,8 @@ def weigh(answers: Collection[Answer], asked: int) -> Topology | NotFound:
 def _replica(reports: Sequence[ReplicaReport], asked: int) -> Node:
     """A replica, flagged if more than half of those who were asked about the service hold it to be down."""
     down = [report for report in reports if not _DOWN.isdisjoint(report.flags)]
-    flagged = ",".join(sorted(_DOWN.intersection(*(report.flags for report in down)))) if down else ""
     last = reports[-1]
-    return Node(last.address, last.run_id, flagged if len(down) * 2 > asked else "")
+    return Node(last.address, last.run_id, "the sentinels hold it to be down" if len(down) * 2 > asked else "")
 
 
 _DOWN = frozenset({"s_down", "o_down"})

@@ -19,7 +19,7 @@ class Node:
     Attributes:
         address: where it listens; may change, and may be reused by another node.
         id: its identity (run id, node id), or "" while that is unknown.
-        flagged: why those who watch it hold it to be down ("s_down"), or "".
+        flagged: why those who know the deployment would send no read to it, or "".
         name: the host name that stands for it, if it is dialled by IP address: what its certificate carries.
     """
 
@@ -99,7 +99,8 @@ class Topology:
         fresh = tuple(node for node in more if node.address not in known)
         if not fresh:
             return self
-        return replace(self, shards=(replace(self.shards[0], replicas=(*self.shards[0].replicas, *fresh)),))
+        replicas = sorted((*self.shards[0].replicas, *fresh), key=lambda node: node.address)
+        return replace(self, shards=(replace(self.shards[0], replicas=tuple(replicas)),))
 
 
 def one_node(address: Address) -> Topology:
