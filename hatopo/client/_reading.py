@@ -180,6 +180,9 @@ class Reading:
             NoSuitableNodeError: there is none, and the policy does not permit the master.
             redis.RedisError: why the master cannot be reached, which the policy permits.
         """
+        planned = self._planned(call, topology, until)
+        if planned is not None:
+            return planned
         found, masters = self._candidates(call, topology, pools, until)
         fresh = [pool for pool in found if pool.address not in call.tried] or found
         for place, pool in enumerate(fresh, 1):
@@ -193,6 +196,20 @@ class Reading:
                     raise
         assert call.reader is not None
         raise self.none(call.name, call.reader.policy, topology)
+
+    def _planned(self, call: Call, topology: Topology, until: float) -> Wire | None:
+        """A connection by the plan of the hot path, if there is one and it leads to somebody who can be reached."""
+        assert call.reader is not None
+        pool = call.reader.pick(monotonic()) if len(topology.shards) == 1 and not call.tried else None
+        if pool is None:
+            return None
+        call.tried.add(pool.address)
+        call.at, call.others = pool.address, True
+        try:
+            return pool.lend(until)
+        except (errors.NodeError, rx.AuthenticationError) as error:
+            self.failed(pool.address, errors.clip(error))
+            return None
 
     def _candidates(
         self, call: Call, topology: Topology, pools: Mapping[Address, NodePool], until: float

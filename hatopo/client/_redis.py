@@ -29,7 +29,8 @@ from hatopo.client._outcome import callback_options, state_error
 from hatopo.client._pipeline import EMPTY_RESPONSE, Pipeline, adopt_pipeline
 from hatopo.client._pool import ConnectionPool
 from hatopo.client._pubsub import PubSub
-from hatopo.client._scopes import SCOPE, end_of
+from hatopo.client._reading import Reader
+from hatopo.client._scopes import SCOPE, Scope, end_of
 from hatopo.client._scripts import Lock, Script
 from hatopo.client._stats import Stats
 from hatopo.connection import IDLE_CHECK, PLAIN, Wire
@@ -39,6 +40,7 @@ from hatopo.routing import (
     FACTS,
     MAY_TAKE_A_CURSOR,
     CommandClass,
+    Facts,
     NodeStatus,
     PolicyLike,
     ReadFrom,
@@ -51,9 +53,17 @@ from hatopo.topology import Topology, one_node
 
 _R = TypeVar("_R", bound="Redis")
 _POSITIONAL = tuple(inspect.signature(redis.Redis.__init__).parameters)[1:]
-_ANYWHERE, _SAFE, _DELICATE = range(3)
+_ANYWHERE, _ASKS, _SAFE, _DELICATE = range(4)
+
+
+def _temper(facts: Facts) -> int:
+    if facts.kind is CommandClass.READ:
+        return _ANYWHERE if may_read_elsewhere((facts.name,), facts) else _ASKS
+    return _SAFE if facts.kind in SAFE else _DELICATE
+
+
 HOT = {
-    name: _ANYWHERE if may_read_elsewhere((name,), facts) else _SAFE if facts.kind in SAFE else _DELICATE
+    name: _temper(facts)
     for name, facts in FACTS.items()
     if " " not in name
     and name not in CONTAINERS
@@ -63,8 +73,8 @@ HOT = {
     and not name.startswith("HIMPORT")
     and name not in MAY_TAKE_A_CURSOR
 }
-"""The commands that may take the hot path: those that a replica may answer, other safe ones, and those whose connection
-is checked before each use: where a lost reply would be an error, one that has ended must be found out before."""
+"""The commands that may take the hot path: reads that a replica may answer, other questions, safe writes, and those
+whose connection is checked before each use: where a lost reply would be an error, its end must be found out before."""
 _UNSET: Any = object()
 _STATE_LOST = (
     "the connection was lost, and with it what commands like SELECT, MULTI or CLIENT SETNAME had set on it; "
@@ -144,48 +154,48 @@ class Redis(redis.Redis):
 
     def _execute_command(self, *args: Any, **options: Any) -> Any:
         # redis-py's execute_command calls this, so that whatever patches execute_command (tracing) sees each call.
-        guard = HOT.get(args[0])
-        if guard is None or self._warm or self.connection is not None or SCOPE.get() is not None:
+        guard, scope = HOT.get(args[0]), SCOPE.get()
+        if guard is None or self._warm or self.connection is not None or (scope is not None and scope.end is not None):
             return self._call(args, options)
         if NEVER_DECODE in options:
             return self._call(args, options)
         now = monotonic()
-        reader = self._reader
+        reader = self._reader if scope is None else self._reader_in(scope, guard)
         pool = self._deployment.sole if guard or reader is None else reader.pick(now)
-        try:
-            connection = pool.idle.pop()  # type: ignore[union-attr]  # None while no node is known
-        except (IndexError, AttributeError):
-            connection = None
-        if connection is None:
-            return self._call(args, options)
-        if (
-            now >= connection.check_at
-            or connection.generation != pool.generation  # type: ignore[union-attr]
-            or (guard == _DELICATE and not connection.clean())
-        ) and not pool.fit(connection, now):  # type: ignore[union-attr]
+        connection = None if pool is None else pool.take(now, check=guard == _DELICATE)
+        if pool is None or connection is None:
             return self._call(args, options)
         failed = None
         try:
             reply = connection.call(pack_command(args) if PLAIN.issuperset(map(type, args)) else connection.pack(args))
         except rx.DataError:  # a type that Redis has no form for: nothing was sent
-            pool.give_back(connection)  # type: ignore[union-attr]
+            pool.give_back(connection)
             raise
         except BaseException as error:
-            pool.discard(connection)  # type: ignore[union-attr]
+            pool.discard(connection)
             if not isinstance(error, NodeError):
                 raise
-            pool.suspect()  # type: ignore[union-attr]
+            pool.suspect()
             failed = error
         if failed is not None:
-            return self._call(args, options, failed=failed, started=now, at=pool.address)  # type: ignore[union-attr]
+            return self._call(args, options, failed=failed, started=now, at=pool.address)
         connection.check_at = now + IDLE_CHECK if now < connection.renew_at else 0.0
-        pool.idle.append(connection)  # type: ignore[union-attr]
-        if pool.waiting:  # type: ignore[union-attr]
-            pool.waiting.wake_one()  # type: ignore[union-attr]
+        pool.idle.append(connection)
+        if pool.waiting:
+            pool.waiting.wake_one()
+        if scope is not None:
+            scope.note_answer(pool.address)
         if options or isinstance(reply, Exception):
             return self._digest(args, options, reply, now, connection)
         callback = dict.get(self.response_callbacks, args[0])
         return reply if callback is None else callback(reply)
+
+    def _reader_in(self, scope: Scope, guard: int) -> Reader | None:
+        """Who reads in a scope; that something is written in it is noted."""
+        if guard >= _SAFE:
+            scope.note_write()
+            return None
+        return self._deployment.reading.reader(self._terms.policy_in(scope))
 
     def _digest(self, args: tuple[Any, ...], options: dict[str, Any], reply: Any, started: float, wire: Wire) -> Any:
         """The value of a reply on the hot path: options for the callback, errors."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hatopo.address import Address
-from hatopo.client._scopes import SCOPE
+from hatopo.client._scopes import SCOPE, Scope
 from hatopo.routing import Policies, ReadFrom
 
 
@@ -29,9 +29,12 @@ class Terms:
     pin: Pin | None = None
     insists: bool = False  # `read_from` was chosen for these calls, not for the client: scopes do not change it
 
-    def policy(self) -> ReadFrom:
-        """The policy for a read that is made now."""
-        scope = SCOPE.get()
+    def policy_in(self, scope: Scope | None) -> ReadFrom:
+        """The policy for a read that is made in this scope."""
         if scope is None or self.insists:
             return self.read_from
         return scope.policy() or self.read_from
+
+    def policy(self) -> ReadFrom:
+        """The policy for a read that is made now."""
+        return self.policy_in(SCOPE.get())

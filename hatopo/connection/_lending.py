@@ -224,6 +224,17 @@ class NodePool:
                 patience = min(until, monotonic() + self._room.patience)
             self._wait(patience)
 
+    def take(self, now: float, *, check: bool) -> Wire | None:
+        """An idle connection that may be used; None: there is none at once. The hot path: see `lend`."""
+        try:
+            connection = self.idle.pop()
+        except IndexError:
+            return None
+        fresh = now < connection.check_at and connection.generation == self.generation
+        if (fresh and (not check or connection.clean())) or self.fit(connection, now):
+            return connection
+        return None
+
     @property
     def in_flight(self) -> int:
         """How many connections are in use."""
