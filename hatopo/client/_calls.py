@@ -70,6 +70,7 @@ class Call:
         at: the node that was tried last, if it is read.
         tried: the nodes that were, since it has last waited.
         others: nodes were left to try.
+        next: the node to try next, where it matters.
         pin: the one node that it must go to.
     """
 
@@ -79,6 +80,7 @@ class Call:
     reader: Reader | None = None
     at: Address | None = None
     others = False
+    next: Address | None = None
     pin: Pin | None = None
 
     def __init__(self) -> None:

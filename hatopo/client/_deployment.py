@@ -426,6 +426,7 @@ class Deployment(Nodes):
             raise failure.error
         loading = SingleCall(("SCRIPT LOAD", script.source), facts_of(("SCRIPT LOAD",)), {})
         try:
+            call.next = call.at  # a script is missing where it was missed
             connection = lender.lend(call, until)
             try:
                 reply = exchange(connection, loading, until)
@@ -433,6 +434,7 @@ class Deployment(Nodes):
                 lender.discard(connection)
                 raise
             lender.give_back(connection)
+            call.next = call.at
         except errors.NodeError as error:  # the call itself was not sent
             return Failure(Cause.NOT_SENT, Outcome.NOT_EXECUTED, error)
         return failure_of(reply) if isinstance(reply, Exception) else failure

@@ -180,7 +180,7 @@ class Reading:
             NoSuitableNodeError: there is none, and the policy does not permit the master.
             redis.RedisError: why the master cannot be reached, which the policy permits.
         """
-        planned = self._planned(call, topology, until)
+        planned = self._planned(call, topology, pools, until)
         if planned is not None:
             return planned
         found, masters = self._candidates(call, topology, pools, until)
@@ -197,10 +197,14 @@ class Reading:
         assert call.reader is not None
         raise self.none(call.name, call.reader.policy, topology)
 
-    def _planned(self, call: Call, topology: Topology, until: float) -> Wire | None:
-        """A connection by the plan of the hot path, if there is one and it leads to somebody who can be reached."""
+    def _planned(self, call: Call, topology: Topology, pools: Mapping[Address, NodePool], until: float) -> Wire | None:
+        """A connection to the node that the call wants, or by the plan of the hot path, if there is such a node."""
         assert call.reader is not None
-        pool = call.reader.pick(monotonic()) if len(topology.shards) == 1 and not call.tried else None
+        wanted, call.next, pool = call.next, None, None
+        if wanted is not None:
+            pool = pools.get(wanted)
+        elif len(topology.shards) == 1 and not call.tried:
+            pool = call.reader.pick(monotonic())
         if pool is None:
             return None
         call.tried.add(pool.address)
@@ -300,14 +304,15 @@ class Reading:
             return  # a master alone is asked nothing
         self._wanted = monotonic() + LINGER
         self.watch()
-        ideal = policy.tiers([replace(one, refused="", doubtful=False) for one in self._known(shard, policy)])
+        known = [replace(one, refused="", doubtful=False) for one in self._known(shard, policy)]
+        ideal = [known] if policy.opaque else policy.tiers(known)
         preferred = {status.address for status in ideal[0]} if ideal else set()
 
         def ready() -> bool:
             with self._lock:
                 best = self._health.statuses(preferred)
                 unseen = preferred.intersection(self._health.unseen())
-            return not unseen or any(not one.refused and not one.doubtful for one in best)
+            return not unseen or (not policy.opaque and any(not one.refused and not one.doubtful for one in best))
 
         end = min(until, monotonic() + FIRST_LOOK)
         while not ready() and monotonic() < end:

@@ -65,7 +65,11 @@ Tiers: TypeAlias = "tuple[tuple[NodeStatus, ...], ...]"
 """Groups of equals, the preferred ones first."""
 Rank: TypeAlias = "Callable[[Nodes], Tiers]"
 ReadFromFunction: TypeAlias = "Callable[[Nodes], Iterable[NodeStatus | Iterable[NodeStatus]]]"
-"""Takes the nodes that are fit and returns candidates, the preferred first; equals stand in a group of their own."""
+"""Takes the nodes that are fit and returns candidates, the preferred first; equals stand in a group of their own.
+
+It is asked the same of those that have just failed, and of the master alone where that is not among the others: so it
+decides whether a call waits for the master when nobody else is left.
+"""
 ReadFromLike: TypeAlias = "ReadFrom | str | ReadFromFunction"
 
 
@@ -82,6 +86,8 @@ class ReadFrom:
     _identity: object = field(default=None, repr=False)
     lively: bool = field(default=False, compare=False, repr=False)
     """Whether the order depends on figures that change all the time (latency)."""
+    opaque: bool = field(default=False, compare=False, repr=False)
+    """Whether it is a function of the user's, which sees nodes only when they have been asked how they are."""
     homeless: bool = field(default=False, compare=False, repr=False)
     """Whether it needs to be told the zone of this process."""
 
@@ -111,7 +117,7 @@ class ReadFrom:
         Raises:
             OptionError: a function of the user's has returned something else than nodes.
         """
-        return tuple(group for group in self._rank(nodes) if group)
+        return tuple(group for group in self._rank(nodes) if group) if nodes else ()
 
     @property
     def only_master(self) -> bool:
@@ -209,7 +215,7 @@ class ReadFrom:
         if isinstance(value, str):
             return _named(value)
         if callable(value) and not isinstance(value, type):
-            return ReadFrom(getattr(value, "__name__", "function"), _asking(value), value, lively=True)
+            return ReadFrom(getattr(value, "__name__", "function"), _asking(value), value, lively=True, opaque=True)
         raise OptionError(f"read_from must be a ReadFrom, its name or a function of nodes, not {value!r}")
 
 

@@ -74,7 +74,8 @@ def describe(statements: Statements, election: Election, last: Topology | None) 
     """The deployment as its nodes describe it.
 
     Replicas that were known and do not answer stay, so that they are used again as soon as they do. Those that follow
-    somebody else stay, flagged: their data are not this master's.
+    somebody else stay, flagged: their data are not this master's. While the master does not answer, what was held
+    against them before still is.
     """
     silent = () if last is None else last.shards[0].replicas
     replicas = {node.address: node for node in silent if node.address not in statements}
@@ -88,31 +89,40 @@ def describe(statements: Statements, election: Election, last: Topology | None) 
         master = None  # it says itself that it is none
     if master is not None:
         replicas.pop(master.address, None)
-        replicas = {address: _judged(node, master.address, statements) for address, node in replicas.items()}
+        before = {node.address: node.flagged for node in silent}
+        family = _family(master.address, statements) if master.address in statements else None
+        for address, node in replicas.items():
+            known = replace(node, flagged=before.get(address, ""))
+            replicas[address] = known if family is None else _judged(node, family, statements)
     shard = Shard(master, tuple(replicas[address] for address in sorted(replicas)))
     return Topology((shard,), roles_matter=True)
 
 
-def _judged(node: Node, master: Address, statements: Statements) -> Node:
+def _family(master: Address, statements: Statements) -> set[Address]:
+    """A master and those that follow it, also through each other: the addresses by which they may be named."""
+    family = _names(master, statements)
+    rest = {address: said for address, said in statements.items() if said.role.role == "replica"}
+    while True:
+        listed = {one for address, said in statements.items() if address in family for one in said.role.replicas}
+        joined = [
+            address
+            for address, said in rest.items()
+            if said.role.master in family or not listed.isdisjoint(_names(address, statements))
+        ]
+        if not joined:
+            return family
+        for address in joined:
+            family |= _names(address, statements)
+            del rest[address]
+
+
+def _judged(node: Node, family: set[Address], statements: Statements) -> Node:
     """A replica, flagged if it follows somebody else than this master or one of its replicas."""
     said = statements.get(node.address)
-    if said is None or said.role.master is None or master not in statements:
-        return node
-    family = {
-        name
-        for address in statements
-        if address == master or _is_replica(address, statements)
-        for name in _names(address, statements)
-    }
-    listed = not _names(node.address, statements).isdisjoint(statements[master].role.replicas)
-    if listed or said.role.master in family - _names(node.address, statements):
+    if said is None or said.role.master is None or node.address in family:
         return node
     why = f"it follows {said.role.master}, which is not the master here (or known by another address: address_map=)"
     return replace(node, flagged=why)
-
-
-def _is_replica(address: Address, statements: Statements) -> bool:
-    return statements[address].role.role == "replica"
 
 
 def _names(address: Address, statements: Statements) -> set[Address]:
