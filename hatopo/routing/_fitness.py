@@ -77,6 +77,7 @@ class _Ward:
         master: of its shard, or None; its own address if it is that.
         flagged: what those who know the deployment hold against it.
         failed: how a call has failed there since it was last asked; `barred`: and so would any other.
+        cut_off: its link to its master is down, though the master is up: it falls behind.
     """
 
     address: Address
@@ -87,6 +88,7 @@ class _Ward:
     lag: int | None = None
     failed: str = ""
     barred: bool = False
+    cut_off: bool = False
 
 
 class Health:
@@ -114,7 +116,7 @@ class Health:
             for node in ([] if shard.master is None else [shard.master]) + list(shard.replicas):
                 ward = before.get(node.address) or _Ward(node.address)
                 if ward.master != master:
-                    ward.lag = None
+                    ward.lag, ward.cut_off = None, False
                     self._former |= {ward.address} if ward.master == ward.address else set()
                 ward.master, ward.flagged = master, "" if node.address == master else node.flagged
                 self._wards[node.address] = ward
@@ -125,22 +127,25 @@ class Health:
     def forget(self) -> None:
         """Nobody asks any more: what was heard grows old."""
         for ward in self._wards.values():
-            ward.checkup, ward.failed, ward.barred, ward.lag = None, "", False, None
+            ward.checkup, ward.failed, ward.barred, ward.lag, ward.cut_off = None, "", False, None, False
 
     def heard(self, address: Address, checkup: Checkup) -> bool:
         """A node has answered, or not; whether that changes who gets reads."""
         ward = self._wards.get(address)
         if ward is None:
             return False
-        before = self._state(ward)
+        before = self._states(ward.master)
         ward.checkup = checkup
         if not checkup.error:
             ward.failed, ward.barred = "", False
             if checkup.latency is not None:
                 old = checkup.latency if ward.latency is None else ward.latency
                 ward.latency = old + SMOOTHING * (checkup.latency - old)
-        self._measure(ward.master, checkup.number)
-        return before != self._state(ward) or (ward.master == address and self._max_lag is not None)
+        self._compare(ward.master, checkup.number)
+        return before != self._states(ward.master)
+
+    def _states(self, master: Address | None) -> list[tuple[str, bool]]:
+        return [self._state(ward) for ward in self._wards.values() if ward.master == master]
 
     def failed(self, address: Address, why: str, *, barred: bool) -> bool:
         """A call has failed at a node; `barred`: every other one would. Whether that changes who gets reads."""
@@ -150,16 +155,25 @@ class Health:
         ward.failed, ward.barred = why, barred
         return True
 
-    def _measure(self, master: Address | None, number: int) -> None:
-        """The lag of those that were asked at the same moment as their master: else it would count what came since."""
+    def _compare(self, master: Address | None, number: int) -> None:
+        """Compares replicas with their master, where both were asked at the same moment.
+
+        Otherwise what was written in between would count as lag, and a link that went down with the master as the
+        replica's fault: while the master is down, nobody has newer data than its replicas.
+        """
         lead = None if master is None else self._wards.get(master)
-        if lead is None or lead.checkup is None or lead.checkup.number != number or lead.checkup.role is None:
+        if lead is None or lead.checkup is None or lead.checkup.number != number:
             return
+        up = not lead.checkup.error and (lead.checkup.role is None or lead.checkup.role.role == "master")
         for ward in self._wards.values():
             checkup = ward.checkup
             if ward.master != master or ward is lead or checkup is None or checkup.number != number:
                 continue
-            if checkup.role is not None and checkup.role.offset >= 0 and not checkup.error:
+            if checkup.role is None or checkup.error:
+                continue
+            if up:
+                ward.cut_off = checkup.role.link != LINKED
+            if up and checkup.role.offset >= 0 and lead.checkup.role is not None:
                 ward.lag = max(0, lead.checkup.role.offset - checkup.role.offset)
 
     def unseen(self) -> tuple[Address, ...]:
@@ -207,7 +221,7 @@ class Health:
             return "" if self._by_name else f"it says that it is a {role.role}"
         if role.link in SYNCING:
             return "it is being synchronised with its master"
-        if role.link != LINKED:
+        if role.link != LINKED and ward.cut_off:
             return f"its link to its master is down ({clip(role.link, 20)})"
         if role.master in self._former:
             return f"it follows {role.master}, which is not the master any more"

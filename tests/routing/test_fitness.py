@@ -71,6 +71,7 @@ def test_nobody_is_fit_before_he_was_asked() -> None:
 )
 def test_what_a_replica_says_that_bars_it(role: object, ping: object, reason: str) -> None:
     health = healthy()
+    tell(health, M, ROLE_OF_MASTER, number=2)
     assert tell(health, R, role, ping, 2)
     assert reason in refusals(health)[2]
     assert set(refusals(health)) == {2}
@@ -121,6 +122,25 @@ def test_a_failed_call_makes_doubtful_until_the_node_answers() -> None:
     tell(health, R, ROLE_OF_REPLICA, number=2)
     assert doubtful(health) == []
     assert refusals(health) == {}
+
+
+def test_a_link_that_went_down_with_the_master_bars_nobody() -> None:
+    """Nobody has newer data; but who was cut off before stays behind the others."""
+    health = healthy()
+    down, lost = [b"slave", b"h", 1, b"connect", -1], Checkup(3, error="refused")
+    tell(health, S, down, number=2)
+    tell(health, M, ROLE_OF_MASTER, number=2)
+    assert set(refusals(health)) == {3}
+    tell(health, R, down, number=3)
+    assert set(refusals(health)) == {3}, "the master has not been asked at that moment yet"
+    health.heard(M, lost)
+    tell(health, S, down, number=3)
+    assert set(refusals(health)) == {1, 3}
+    tell(health, M, ROLE_OF_MASTER, number=4)
+    tell(health, R, down, number=4)
+    assert set(refusals(health)) == {2, 3}
+    tell(health, R, ROLE_OF_REPLICA, number=5)
+    assert set(refusals(health)) == {3}, "by its own word, whenever the master is asked"
 
 
 def test_lag_is_measured_within_one_round_only() -> None:
