@@ -1,5 +1,7 @@
 """`hatopo demo`: a Sentinel set, readers and writers through ONE client, and what is done to the set meanwhile.
 
+Writes go to the master, reads to the replicas.
+
 The set is the embedded one, at the pace of real processes; or, with --backend real, redis-server and redis-sentinel
 themselves. Exit status 0: the ledgers say that nothing was doubled, and nothing lost that Redis keeps.
 """
@@ -226,7 +228,7 @@ def _connected(chosen: argparse.Namespace, deployment: AnyDeployment, screen: Sc
     if chosen.client == "redis-py":
         plain: redis.Redis = redis.sentinel.Sentinel(deployment.sentinels).master_for(deployment.name)
         return plain
-    client = hatopo.sentinel(deployment.name, deployment.sentinels)
+    client = hatopo.sentinel(deployment.name, deployment.sentinels, read_from="replica_preferred")
     client.subscribe_events(lambda event: screen.say("hatopo", in_words(event)))
     return client
 

@@ -100,6 +100,10 @@ def in_words(event: events.Event) -> str:
             return f"the sentinel {address} is lost"
         case events.SentinelFound(address=address):
             return f"the sentinel {address} is found, or heard again"
+        case events.ReplicaRefused(address=address, reason=reason):
+            return f"no reads for the replica {address}: {reason}"
+        case events.ReplicaAccepted(address=address):
+            return f"reads for the replica {address} again"
         case events.NodeDown(reason=reason):
             return reason
         case events.NodeUp(address=address):

@@ -258,9 +258,12 @@ class Reading:
         with self._lock:
             statuses = self._health.statuses()
         known = {status.address for status in statuses}
+        ideal = [replace(status, refused="", doubtful=False) for status in statuses]
+        permitted = {status.address for tier in policy.tiers(ideal) for status in tier}
         refused = {
-            str(status.address): status.refused
-            or ("it has just failed" if status.doubtful else f"read_from={policy} does not permit a {status.role}")
+            str(status.address): (status.refused or "it has just failed")
+            if status.address in permitted
+            else f"read_from={policy} does not permit it ({status.role})"
             for status in statuses
         }
         refused |= {str(node.address): "it is not known yet" for node in topology.nodes if node.address not in known}

@@ -19,6 +19,8 @@ from hatopo.topology import RoleReport, Topology, parse_info, parse_role
 
 SMOOTHING = 0.2
 """The weight of the newest latency in the moving average."""
+HOPS = 3
+"""How many replicas may stand between a replica and its master."""
 LINKED = "connected"
 SYNCING = frozenset({"sync", "wait_bgsave", "send_bulk"})
 """States of a replica's link (ROLE) while it takes over the data of its master."""
@@ -223,11 +225,23 @@ class Health:
             return "it is being synchronised with its master"
         if role.link != LINKED and ward.cut_off:
             return f"its link to its master is down ({clip(role.link, 20)})"
-        if role.master in self._former:
+        if not self._leads_to_the_master(ward, role.master, HOPS):
             return f"it follows {role.master}, which is not the master any more"
         if self._max_lag is not None and ward.lag is not None and ward.lag > self._max_lag:
             return f"it is {ward.lag} bytes behind its master (max_lag: {self._max_lag})"
         return ""
+
+    def _leads_to_the_master(self, ward: _Ward, source: Address | None, hops: int) -> bool:
+        """Whether a replica gets the master's data from `source`; by an address that we do not know it may."""
+        if source is None or source == ward.master:
+            return True
+        through = self._wards.get(source)
+        if through is None:
+            return source not in self._former
+        said = None if through.checkup is None else through.checkup.role
+        if said is None or hops == 0:
+            return through.checkup is not None and hops > 0
+        return said.role == "replica" and self._leads_to_the_master(through, said.master, hops - 1)
 
 
 def as_dialled(checkup: Checkup, admit: Callable[[Address], Address | None]) -> Checkup:

@@ -174,8 +174,14 @@ def test_who_follows_a_former_master_is_not_read_from() -> None:
     assert "says that it is a replica" in refusals(health)[2], "R has not said yet that it is the master"
     tell(health, R, [b"master", 100, []], number=2)
     assert "follows h:1, which is not the master any more" in refusals(health)[3]
-    health.adopt(topology(R, S, M))  # M is back as a replica: whom S follows through it has the master's data
-    assert 3 not in refusals(health)
+    health.adopt(topology(R, S, M))  # M is known as a replica, and has not heard of it
+    assert "not the master any more" in refusals(health)[3]
+    tell(health, M, ROLE_OF_MASTER, number=3)
+    assert "not the master any more" in refusals(health)[3]
+    tell(health, M, [b"slave", b"h", 2, b"connected", 100], number=4)  # S gets the new master's data through M
+    assert refusals(health) == {}
+    tell(health, M, [b"slave", b"h", 3, b"connected", 100], number=5)  # in a circle nobody gets anything
+    assert set(refusals(health)) == {1, 3}
 
 
 def test_what_those_who_watch_hold_against_a_replica() -> None:
