@@ -211,9 +211,11 @@ class Deployment(Nodes):
         pool = None if node is None else self._pools.get(node.address)
         if pool is not None:
             return pool
-        if self._source is not None:
-            raise self._source.why_unknown()
-        raise errors.MasterNotFoundError("no master is known")
+        raise self.unknown()
+
+    def unknown(self) -> errors.MasterNotFoundError:
+        """Why no master is known."""
+        return errors.MasterNotFoundError("no master is known") if self._source is None else self._source.why_unknown()
 
     def _lend_pinned(self, pin: Pin, until: float) -> Wire:
         """A connection to the process that was met first at a node."""

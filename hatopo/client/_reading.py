@@ -38,6 +38,7 @@ PLAN_LASTS = 5.0
 """Seconds after which a plan must be renewed: so it is known which policies are in use."""
 LINGER = 15.0
 """Seconds for which nodes are asked after the last plan was made."""
+MAX_READERS = 100
 FIRST_LOOK = 0.6
 """Seconds that a read waits for the first answer of a node that it would prefer."""
 
@@ -56,12 +57,13 @@ class Plan:
 
 
 STALE = Plan((), float("-inf"))
+_SOME_MASTER = (NodeStatus(Address("", 0), "master"),)
 
 
 class Reader:
     """A policy in use, and the plan for it."""
 
-    __slots__ = ("plan", "policy")
+    __slots__ = ("__weakref__", "plan", "policy")
 
     def __init__(self, policy: ReadFrom) -> None:
         self.policy = policy
@@ -87,7 +89,8 @@ class Reading:
     def __init__(self, deployment: Deployment, max_lag: int | None) -> None:
         self._deployment = weakref.ref(deployment)
         self._health = Health(max_lag)  # under _lock
-        self._readers: dict[ReadFrom, Reader] = {}  # under _lock
+        self._readers: dict[ReadFrom, Reader] = {}  # the latest; under _lock
+        self._plans: weakref.WeakSet[Reader] = weakref.WeakSet()  # whoever has one; under _lock
         self._version = 0  # of what plans are made from; under _lock
         self._wanted = 0.0  # until when somebody wants to know how the nodes are
         self._monitor: Monitor | None = None  # under _lock
@@ -119,6 +122,9 @@ class Reading:
         if reader is None:
             with self._lock:
                 reader = self._readers.setdefault(policy, Reader(policy))
+                self._plans.add(reader)
+                while len(self._readers) > MAX_READERS:  # functions that are made anew for each call
+                    self._readers.pop(next(iter(self._readers)))
         return reader
 
     # ------------------------------------------------------------------ what is told
@@ -168,7 +174,7 @@ class Reading:
 
     def _outdate(self) -> None:
         self._version += 1
-        for reader in self._readers.values():
+        for reader in self._plans:
             reader.plan = STALE
 
     # ------------------------------------------------------------------ reads
@@ -178,13 +184,14 @@ class Reading:
 
         Raises:
             NoSuitableNodeError: there is none, and the policy does not permit the master.
-            redis.RedisError: why the master cannot be reached, which the policy permits.
+            redis.RedisError: why none can be reached, and the policy permits the master.
         """
         planned = self._planned(call, topology, pools, until)
         if planned is not None:
             return planned
         found, masters = self._candidates(call, topology, pools, until)
         fresh = [pool for pool in found if pool.address not in call.tried] or found
+        failure: Exception | None = None
         for place, pool in enumerate(fresh, 1):
             call.tried.add(pool.address)
             call.at, call.others = pool.address, place < len(fresh)
@@ -192,9 +199,10 @@ class Reading:
                 return pool.lend(until)
             except (errors.NodeError, rx.AuthenticationError) as error:
                 self.failed(pool.address, errors.clip(error))
-                if pool.address in masters and not call.others:
-                    raise
+                failure = error
         assert call.reader is not None
+        if failure is not None and masters:
+            raise failure  # the policy permits the master, and that is waited for
         raise self.none(call.name, call.reader.policy, topology)
 
     def _planned(self, call: Call, topology: Topology, pools: Mapping[Address, NodePool], until: float) -> Wire | None:
@@ -222,9 +230,13 @@ class Reading:
         reader, shard = call.reader, shard_of(topology, call.first_key)
         if reader is None or shard is None:
             return [], frozenset()
+        deployment = self._deployment()
         self._look(reader.policy, shard, until)
         version = self._version
         tiers = choices(reader.policy, self._known(shard, reader.policy))
+        permitted = not reader.policy.opaque and reader.policy.tiers(_SOME_MASTER)
+        if not tiers and permitted and shard.master is None and deployment is not None:
+            raise deployment.unknown()  # and that is waited for
         order: list[NodePool] = []
         for tier in tiers:
             order += self._balanced([pools[status.address] for status in tier if status.address in pools])
@@ -395,7 +407,7 @@ class Reading:
         if deployment is None:
             return
         with self._lock:
-            for reader in self._readers.values():
+            for reader in self._plans:
                 if reader.policy.lively:
                     reader.plan = STALE
             statuses = self._health.statuses()

@@ -162,7 +162,7 @@ class RoleSource(_Own):
             # Whom only a master names has no vote before it has joined, and joins in the round after.
             said = {one: word for one, word in self._census.said.items() if one not in self._census.invited}
             election = elect(said, None if current is None else current.address, self._seeds)
-            found = describe(said, election, last)
+            found = describe(said, election, last, self._census.gone(self._seeds))
             masters = () if found.shards[0].master is None else found.masters
             known = dict.fromkeys((*self._seeds, *(node.address for node in found.nodes)))
             self._census.invite(masters, known)

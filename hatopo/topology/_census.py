@@ -6,7 +6,7 @@ we do. Does no I/O and reads no clock. Addresses are as they are dialled.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from hatopo.address import Address
@@ -70,15 +70,17 @@ def elect(statements: Statements, current: Address | None, seeds: Sequence[Addre
     return Election(master, tuple(address for address in claims if address != master))
 
 
-def describe(statements: Statements, election: Election, last: Topology | None) -> Topology:
-    """The deployment as its nodes describe it.
+def describe(
+    statements: Statements, election: Election, last: Topology | None, gone: Collection[Address] = ()
+) -> Topology:
+    """The deployment as its nodes describe it, without those that have `gone` for good.
 
     Replicas that were known and do not answer stay, so that they are used again as soon as they do. Those that follow
     somebody else stay, flagged: their data are not this master's. While the master does not answer, what was held
     against them before still is.
     """
     silent = () if last is None else last.shards[0].replicas
-    replicas = {node.address: node for node in silent if node.address not in statements}
+    replicas = {node.address: node for node in silent if node.address not in statements and node.address not in gone}
     for address, said in statements.items():
         if said.role.role == "replica":
             replicas[address] = Node(address, said.run_id)
@@ -147,8 +149,16 @@ class Census:
             self._unheard.pop(address, None)
         else:
             self.said.pop(address, None)
-            if address in self.invited:
-                self._unheard[address] = self._unheard.get(address, 0) + 1
+            self._unheard[address] = self._unheard.get(address, 0) + 1
+
+    def gone(self, seeds: Collection[Address]) -> frozenset[Address]:
+        """Those that have not answered for a while, that no master names, and that nobody has listed."""
+        masters = [said.role for said in self.said.values() if said.role.role == "master"]
+        if not masters:
+            return frozenset()
+        named = {one for role in masters for one in role.replicas}
+        asked_in_vain = {address for address, count in self._unheard.items() if count >= ENOUGH}
+        return frozenset(asked_in_vain - named - set(seeds))
 
     def invite(self, masters: Iterable[Address], known: Iterable[Address]) -> None:
         """Replicas that these masters name are to be asked, but those that we know by another address, or ask in vain.
@@ -158,7 +168,8 @@ class Census:
         have = {name for address in known for name in _names(address, self.said)}
         ids = {self.said[address].run_id for address in known if address in self.said} - {""}
         named = [one for master in masters if master in self.said for one in self.said[master].role.replicas]
-        self._unheard = {address: count for address, count in self._unheard.items() if address in named}
+        kept = {*named, *known}
+        self._unheard = {address: count for address, count in self._unheard.items() if address in kept}
         for address in named:
             if address in self.said and self.said[address].run_id in ids:
                 self._unheard[address] = ENOUGH

@@ -154,6 +154,25 @@ def test_a_guest_that_never_answers_is_asked_no_more() -> None:
     assert census.invited == (D,), "it left, and is there again"
 
 
+def test_who_has_gone_for_good_is_forgotten() -> None:
+    census = Census()
+    census.note(A, master(B, C))
+    census.note(B, replica(A))
+    census.note(C, replica(A))
+    last = describe(census.said, Election(A), None)
+    census.note(A, master(C))
+    for _ in range(3):
+        assert not census.gone([A])
+        census.note(B, None)
+        census.note(C, None)
+        census.invite([A], [A, B, C])
+    assert census.gone([A]) == {B}, "C is still named, and may come back"
+    assert census.gone([A, B]) == set(), "who was listed is asked for ever"
+    assert shown(describe(census.said, Election(A), last, census.gone([A]))) == (A, {C: False})
+    census.note(A, None)
+    assert census.gone([A]) == set(), "nobody could tell"
+
+
 ADDRESSES = st.sampled_from([A, B, C, D])
 STATEMENTS = st.dictionaries(
     ADDRESSES,
