@@ -57,7 +57,6 @@ class Plan:
 
 
 STALE = Plan((), float("-inf"))
-_SOME_MASTER = (NodeStatus(Address("", 0), "master"),)
 
 
 class Reader:
@@ -234,8 +233,7 @@ class Reading:
         self._look(reader.policy, shard, until)
         version = self._version
         tiers = choices(reader.policy, self._known(shard, reader.policy))
-        permitted = not reader.policy.opaque and reader.policy.tiers(_SOME_MASTER)
-        if not tiers and permitted and shard.master is None and deployment is not None:
+        if not tiers and reader.policy.any_master and shard.master is None and deployment is not None:
             raise deployment.unknown()  # and that is waited for
         order: list[NodePool] = []
         for tier in tiers:

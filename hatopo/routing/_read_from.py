@@ -86,6 +86,8 @@ class ReadFrom:
     _identity: object = field(default=None, repr=False)
     lively: bool = field(default=False, compare=False, repr=False)
     """Whether the order depends on figures that change all the time (latency)."""
+    any_master: bool = field(default=True, compare=False, repr=False)
+    """Whether it permits the master, whichever node that is."""
     opaque: bool = field(default=False, compare=False, repr=False)
     """Whether it is a function of the user's, which sees nodes only when they have been asked how they are."""
     homeless: bool = field(default=False, compare=False, repr=False)
@@ -188,7 +190,7 @@ class ReadFrom:
                 return False
             return any(found in network for network in known)
 
-        return ReadFrom(f"subnet:{','.join(networks)}", _those(holds), known)
+        return ReadFrom(f"subnet:{','.join(networks)}", _those(holds), known, any_master=False)
 
     @staticmethod
     def regex(pattern: str) -> ReadFrom:
@@ -201,7 +203,8 @@ class ReadFrom:
             compiled = re.compile(pattern)
         except (re.error, TypeError) as error:
             raise OptionError(f"regex(): {pattern!r} is no regular expression: {error}") from None
-        return ReadFrom(f"regex:{pattern}", _those(lambda node: compiled.fullmatch(node.host) is not None), pattern)
+        matches = _those(lambda node: compiled.fullmatch(node.host) is not None)
+        return ReadFrom(f"regex:{pattern}", matches, pattern, any_master=False)
 
     @staticmethod
     def of(value: object) -> ReadFrom:
@@ -215,7 +218,14 @@ class ReadFrom:
         if isinstance(value, str):
             return _named(value)
         if callable(value) and not isinstance(value, type):
-            return ReadFrom(getattr(value, "__name__", "function"), _asking(value), value, lively=True, opaque=True)
+            return ReadFrom(
+                getattr(value, "__name__", "function"),
+                _asking(value),
+                value,
+                lively=True,
+                any_master=False,
+                opaque=True,
+            )
         raise OptionError(f"read_from must be a ReadFrom, its name or a function of nodes, not {value!r}")
 
 
@@ -291,7 +301,7 @@ _LADDERS: dict[str, Callable[[Nodes, Nodes], Tiers]] = {
 
 ReadFrom.MASTER = ReadFrom("master", lambda nodes: _split(nodes)[:1])
 ReadFrom.MASTER_PREFERRED = ReadFrom("master_preferred", _split)
-ReadFrom.REPLICA = ReadFrom.ANY_REPLICA = ReadFrom("replica", lambda nodes: _split(nodes)[1:])
+ReadFrom.REPLICA = ReadFrom.ANY_REPLICA = ReadFrom("replica", lambda nodes: _split(nodes)[1:], any_master=False)
 ReadFrom.REPLICA_PREFERRED = ReadFrom("replica_preferred", _replica_preferred)
 ReadFrom.ANY = ReadFrom("any", lambda nodes: (tuple(nodes),))
 ReadFrom.LOWEST_LATENCY = ReadFrom.NEAREST = ReadFrom("lowest_latency", _nearest, lively=True)
