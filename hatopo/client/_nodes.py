@@ -168,7 +168,7 @@ class Nodes:
             pool.cut_off(generation)
 
         if not start_thread("hatopo-retire", cut):
-            pool.cut_off(generation)
+            cut()
 
     def forget(self) -> None:
         """What is known grows old unseen: it is found out anew before it is used."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from random import Random
 from typing import Any
 
@@ -89,6 +89,22 @@ def test_the_role_is_asked_where_hello_does_not_tell_it() -> None:
     assert welcome.role == "slave"
     _, welcome = speak(Greeting(2, ask_role=True), [NOPERM])
     assert welcome.role == ""
+
+
+@pytest.mark.parametrize(
+    ("metadata", "info", "zone"),
+    [
+        ({b"role": b"replica", b"availability_zone": b"eu-1a"}, b"run_id:abc\r\n", "eu-1a"),
+        ({b"role": b"replica"}, b"# Server\r\nrun_id:abc\r\navailability_zone:eu-1b\r\n", "eu-1b"),
+        ({b"role": b"replica"}, b"run_id:abc\r\navailability_zone:\r\ntcp_port:1\r\n", ""),
+        ({b"role": b"replica"}, rx.NoPermissionError("NOPERM this user has no permissions to run 'info'"), ""),
+    ],
+)
+def test_a_node_may_tell_its_zone(metadata: Mapping[object, object], info: object, zone: str) -> None:
+    _, welcome = speak(Greeting(3, ask_id=True), [metadata, info])
+    assert welcome.zone == zone
+    _, welcome = speak(Greeting(2, ask_id=True), [info])
+    assert welcome.zone == ("" if b"availability_zone" in metadata else zone)
 
 
 def test_optional_commands_may_be_forbidden() -> None:
