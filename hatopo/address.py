@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from typing import TypeAlias
 
 from hatopo.errors import OptionError
@@ -48,6 +49,15 @@ class Address:
     def is_unix(self) -> bool:
         """Whether this is the path of a unix socket."""
         return self.port == 0
+
+    @property
+    def is_ip(self) -> bool:
+        """Whether the host is an IP address: no name, which may stand for another host tomorrow, and no path."""
+        try:
+            ip_address(self.host.partition("%")[0])
+        except ValueError:
+            return False
+        return True
 
     @classmethod
     def unix(cls, path: str) -> Address:

@@ -6,7 +6,6 @@ one after another. What the answers amount to is decided by `topology.discover_m
 
 from __future__ import annotations
 
-import ipaddress
 import queue
 import socket
 from collections.abc import Callable, Iterable, Sequence
@@ -203,11 +202,7 @@ def addresses_of(place: Address) -> tuple[Address, ...] | None:
 
     One host with an address of each family is one host.
     """
-    try:
-        ipaddress.ip_address(place.host)
-    except ValueError:
-        pass
-    else:
+    if place.is_ip:
         return ()
     try:
         found = socket.getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM)

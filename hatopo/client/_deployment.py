@@ -22,7 +22,7 @@ from hatopo.client._calls import Call, Script, SingleCall
 from hatopo.client._nodes import News, Nodes
 from hatopo.client._options import Options
 from hatopo.client._outcome import ambiguous, final_error
-from hatopo.client._reading import Reading
+from hatopo.client._reading import FIRST_LOOK, Reading
 from hatopo.client._scopes import SCOPE
 from hatopo.client._source import Source
 from hatopo.client._stats import Stats
@@ -51,6 +51,8 @@ from hatopo.topology import Topology, admit
 log = logging.getLogger("hatopo.topology")
 
 MAX_SCRIPTS = 10_000
+MAX_VIEWS = 5
+"""How many views a read looks at, if each of them gives way to another while nobody in it may answer."""
 WARN_AFTER, WARN_GAP = 1.0, 10.0
 _DEMOTED = frozenset({Cause.READONLY, Cause.WRONG_ROLE})
 _OF_THE_NODE = frozenset(
@@ -233,10 +235,19 @@ class Deployment(Nodes):
         """A connection to the node that a call goes to; checked, if losing the call would be an error."""
         if call.pin is not None:
             return self._lend_pinned(call.pin, until)
-        if call.reader is not None:
-            topology = self.found(until)
-            if topology is not None:
+        if call.reader is None:
+            return self.pool_for(call, until).lend(until, check=call.delicate)
+        for _ in range(MAX_VIEWS):
+            topology, seen = self.found(until), self._changes
+            if topology is None:
+                break
+            try:
                 return self.reading.lend(call, topology, self._pools, until)
+            except errors.NoSuitableNodeError:
+                if self._source is not None and self._source.expects_more():
+                    self._wait(seen, min(until, monotonic() + FIRST_LOOK))
+                if self.topology is topology:
+                    raise  # else another view has come in between
         return self.pool_for(call, until).lend(until, check=call.delicate)
 
     # ------------------------------------------------------------------ calls

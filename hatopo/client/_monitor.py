@@ -32,6 +32,8 @@ SHORT_SILENCE, LONG_SILENCE = 0.3, 1.0
 """Seconds without an answer after which a node comes last, and after which it is taken for dead."""
 VISIT = 0.5
 """Seconds for a connection, the handshake and an answer."""
+NAME_LASTS = 5.0
+"""Seconds after which a node that is known by name is dialled anew: the name may lead elsewhere by now."""
 
 
 class Owner(Protocol):
@@ -46,8 +48,8 @@ class Owner(Protocol):
     def make_line(self, address: Address) -> Wire:
         """An unconnected connection for questions; may raise."""
 
-    def heard(self, address: Address, checkup: Checkup) -> None:
-        """A node has answered, or should have."""
+    def heard(self, address: Address, checkup: Checkup, *, fresh: bool = True) -> bool:
+        """A node has answered, or should have; `fresh`: it was dialled for this. False: it is to be dialled anew."""
 
     def looked(self) -> None:
         """A round has ended."""
@@ -59,6 +61,7 @@ class Line:
     def __init__(self, address: Address) -> None:
         self.address = address
         self.wire: Wire | None = None
+        self.renew_at = float("inf")  # when the connection is replaced
         self.asked: float | None = None  # when the question under way was put; None: there is none
         self.visited = False  # a short thread is at it
         self.report = "ROLE"  # INFO where that is not permitted
@@ -92,6 +95,7 @@ class Monitor:
         self._lines: dict[Address, Line] = {}
         self._visits: queue.SimpleQueue[tuple[Line, Wire | None, Checkup]] = queue.SimpleQueue()
         self._number = 0
+        self._doubted: set[Address] = set()  # whose connections are to be replaced
         self._stopped = False
         self._bell = threading.Lock()  # released to end a pause
         self._bell.acquire()
@@ -109,6 +113,10 @@ class Monitor:
         """Has the next round begin at once."""
         with suppress(RuntimeError):
             self._bell.release()
+
+    def doubt(self, address: Address) -> None:
+        """Has a node dialled anew for the next question: its name may lead to another by now. In the thread only."""
+        self._doubted.add(address)
 
     def disown(self) -> None:
         """In a forked child, where the thread does not exist: lets go of what is the parent's."""
@@ -149,6 +157,11 @@ class Monitor:
             self._lines.pop(address).close()
         for address in wanted:
             self._lines.setdefault(address, Line(address))
+        doubted, self._doubted = self._doubted, set()
+        now = monotonic()
+        for line in self._lines.values():
+            if line.asked is None and (line.address in doubted or now >= line.renew_at):
+                line.close()
         return list(self._lines.values())
 
     def _round(self, owner: Owner, began: float) -> None:
@@ -224,7 +237,9 @@ class Monitor:
         if len(line.replies) >= 2 and line.asked is not None:
             latency, line.asked = monotonic() - line.asked, None
             replies, line.replies = line.replies, []
-            owner.heard(line.address, line.read(self._number, wire, replies, latency))
+            if not owner.heard(line.address, line.read(self._number, wire, replies, latency), fresh=False):
+                line.close()
+                self._send_visitor(owner, line)
 
     # ------------------------------------------------------------------ visits
 
@@ -252,6 +267,7 @@ class Monitor:
                 wire.disconnect()
             return line, None, Checkup(self._number, error=errors.clip(error) or type(error).__name__)
         checkup = self._exchange(line, wire)
+        line.renew_at = float("inf") if line.address.is_ip else monotonic() + NAME_LASTS
         return line, None if checkup.error else wire, checkup
 
     def _exchange(self, line: Line, wire: Wire) -> Checkup:

@@ -274,6 +274,12 @@ class Nodes:
         for pool in self.pools:
             pool.disconnect(lent=lent)
 
+    def renew(self, address: Address) -> None:
+        """Connections to a node are replaced before their next use."""
+        pool = self._pools.get(address)
+        if pool is not None:
+            pool.renew()
+
     def give_back(self, connection: Wire, *, check: bool = False) -> None:
         """Takes back a connection that was lent."""
         pool = connection.home()

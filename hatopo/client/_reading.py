@@ -95,6 +95,7 @@ class Reading:
         self._monitor: Monitor | None = None  # under _lock
         self._inline: Monitor | None = None  # where there are no threads; under _lock
         self._looked = float("-inf")  # when it asked last
+        self._doubted: set[Address] = set()  # names that lead to nodes that are refused
         self._told: dict[Address, str] = {}  # why replicas are refused, as far as events have said so
         self._make_locks()
         survive_fork(self)
@@ -387,17 +388,21 @@ class Reading:
             raise errors.RetiredError("the client of this connection is gone", address)
         return deployment.make_wire(address, identify=_nobody_minds)
 
-    def heard(self, address: Address, checkup: Checkup) -> None:
+    def heard(self, address: Address, checkup: Checkup, *, fresh: bool = True) -> bool:
         """See `Owner`."""
         deployment = self._deployment()
         if deployment is None:
-            return
+            return True
+        if checkup.ominous and not fresh and not address.is_ip:
+            deployment.renew(address)  # the name may lead to another node by now: for calls, too
+            return False
         checkup = as_dialled(checkup, lambda announced: deployment.admitted(announced, address))
         with self._lock:
             if self._health.heard(address, checkup):
                 self._outdate()
         self._sleepers.wake_all()
         deployment.checked(address, checkup)
+        return True
 
     def looked(self) -> None:
         """See `Owner`."""
@@ -410,9 +415,21 @@ class Reading:
                     reader.plan = STALE
             statuses = self._health.statuses()
         self._looked = monotonic()
+        self._doubt_names(deployment, statuses)
         deployment.looked()
         if monotonic() < self._wanted:
             self._tell(deployment, statuses)
+
+    def _doubt_names(self, deployment: Deployment, statuses: Iterable[NodeStatus]) -> None:
+        """Whoever is refused and known by name: that may lead to another node by now, for us and for calls."""
+        doubted = {one.address for one in statuses if one.refused and not one.address.is_ip}
+        monitor = self._monitor or self._inline
+        for address in doubted:
+            if monitor is not None:
+                monitor.doubt(address)
+            if address not in self._doubted:
+                deployment.renew(address)
+        self._doubted = doubted
 
     def _tell(self, deployment: Deployment, statuses: Iterable[NodeStatus]) -> None:
         """Tells of replicas that get no reads any more, or get them again."""

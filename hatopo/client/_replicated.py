@@ -125,6 +125,10 @@ class RoleSource(_Own):
         """See `Source`."""
         return (*self._seeds, *self._census.invited)
 
+    def expects_more(self) -> bool:
+        """See `Source`."""
+        return self._census.expects_more
+
     def refresh(self, until: float, *, join: bool = False) -> None:
         """See `Source`."""
         follower = self._deployment()
@@ -174,6 +178,8 @@ class RoleSource(_Own):
                     self._since = None
             others, self._others = self._others, election.others
         self._tell()
+        if self._census.expects_more:
+            follower.reading.ask_now()
         if election.master is not None and election.others and set(election.others) != set(others):
             listed = ", ".join(map(str, election.others))
             log.warning("%s: %s is used as the master, but %s say so, too", self.name, election.master, listed)
@@ -241,6 +247,10 @@ class NameSource(_Own):
     def watched(self) -> Iterable[Address]:
         """See `Source`."""
         return ()
+
+    def expects_more(self) -> bool:
+        """See `Source`."""
+        return False
 
     def checked(self, follower: Deployment, address: Address, checkup: Checkup) -> None:
         """See `Source`."""

@@ -156,6 +156,10 @@ class Service:
         """See `Source`."""
         return self._census.invited
 
+    def expects_more(self) -> bool:
+        """See `Source`."""
+        return False
+
     def checked(self, follower: Deployment, address: Address, checkup: Checkup) -> None:
         """See `Source`."""
         if not checkup.silent:

@@ -47,6 +47,9 @@ class Source(Protocol):
     def watched(self) -> Iterable[Address]:
         """Nodes that it wants to hear of, beside those of the view in force."""
 
+    def expects_more(self) -> bool:
+        """Whether nodes are about to join of whom it has just heard."""
+
     def checked(self, follower: Deployment, address: Address, checkup: Checkup) -> None:
         """A node was asked how it is."""
 

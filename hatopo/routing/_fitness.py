@@ -52,6 +52,13 @@ class Checkup:
     run_id: str = ""
     peer: Address | None = None
 
+    @property
+    def ominous(self) -> bool:
+        """Whether it speaks against reading there by itself."""
+        return bool(self.error or self.refusal) or (
+            self.role is not None and self.role.role == "replica" and self.role.link != LINKED
+        )
+
 
 def read_checkup(number: int, ping: object, report: object, latency: float) -> Checkup:
     """What the replies to PING and to ROLE (or INFO replication) say."""

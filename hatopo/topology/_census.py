@@ -151,6 +151,11 @@ class Census:
             self.said.pop(address, None)
             self._unheard[address] = self._unheard.get(address, 0) + 1
 
+    @property
+    def expects_more(self) -> bool:
+        """Whether some of the invited have not been asked yet."""
+        return any(address not in self.said and address not in self._unheard for address in self.invited)
+
     def gone(self, seeds: Collection[Address]) -> frozenset[Address]:
         """Those that have not answered for a while, that no master names, and that nobody has listed."""
         masters = [said.role for said in self.said.values() if said.role.role == "master"]

@@ -419,6 +419,7 @@ def test_an_iterator_notices_another_process_at_the_same_address(client: hatopo.
 
 
 def test_one_server_alone_is_asked_nothing() -> None:
+    eventually(lambda: not threads_of_hatopo("health"), what="those of other tests have ended")
     with Replication(replicas=0) as own:
         with hatopo.standalone(*own.master().address, read_from="replica_preferred") as client:
             client.set("k", "v")
