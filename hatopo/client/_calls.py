@@ -29,6 +29,7 @@ from hatopo.routing import (
     facts_of,
     failure_of,
     may_read_elsewhere,
+    node_is_busy,
     runs_code,
     with_timeout,
 )
@@ -310,6 +311,8 @@ class BatchCall(Call):
         result = self._results[index]
         if not isinstance(result, Exception):
             return False
+        if self.reader is not None and node_is_busy(result):
+            return True
         failure = failure_of(result, scripted=runs_code(self._facts_of(index).name))
         healable = failure.cause is not Cause.NO_SCRIPT or self._script(index) is not None
         return failure.outcome is Outcome.NOT_EXECUTED and healable

@@ -170,6 +170,11 @@ class Deployment(Nodes):
         """Whether nodes are asked how they are even while nobody reads from replicas."""
         return self._source is not None and self._source.keeps_watch
 
+    @property
+    def may_grow(self) -> bool:
+        """Whether nodes may join of whom nobody knows yet."""
+        return self._source is not None and self._source.may_grow
+
     def watched(self) -> Iterable[Address]:
         """The nodes that are asked how they are."""
         topology = self.topology
@@ -291,7 +296,7 @@ class Deployment(Nodes):
             failure = failure_of(error, scripted=call.scripted)
             reads = call.reader is not None and call.at is not None
             if reads:
-                failure = self._failed_to_read(call, failure)
+                failure = self._failed_to_read(call, failure, hurried=now >= end)
             if attempt is None:
                 retries = terms.retries if call.pin is None else 0
                 limits = Limits(terms.failover_timeout, end, retries, fixed=self._source is None)
@@ -332,15 +337,18 @@ class Deployment(Nodes):
             self._relieved(result)
         return result
 
-    def _failed_to_read(self, call: Call, failure: Failure) -> Failure:
-        """Notes what a read has met at one of several nodes; what that means where others can be asked."""
+    def _failed_to_read(self, call: Call, failure: Failure, *, hurried: bool) -> Failure:
+        """Notes what a read has met at one of several nodes; what that means where others can be asked.
+
+        `hurried`: the caller's own time was up, which tells nothing of the node.
+        """
         assert call.at is not None
         if failure.cause is Cause.READONLY:  # it takes for a write what we take for a read: then the master answers
             call.reader, call.others = None, True
             return failure
         if node_is_busy(failure.error) and call.others:
             failure = Failure(Cause.LOADING, Outcome.NOT_EXECUTED, failure.error)
-        if failure.cause in _OF_THE_NODE:
+        if failure.cause in _OF_THE_NODE and not hurried:
             barred = failure.cause in (Cause.LOADING, Cause.MASTER_DOWN)
             self.reading.failed(call.at, errors.clip(failure.error), barred=barred)
         return failure

@@ -54,10 +54,12 @@ def iterate(client: Redis, method: Callable[..., Any], args: tuple[Any, ...], op
                 element = next(elements)
             except StopIteration:
                 return
-            except _LOST:
-                end = min(end, monotonic() + terms.failover_timeout)
-                if monotonic() >= end:
-                    raise
+            except _LOST as error:
+                now = monotonic()
+                end = min(end, now + terms.failover_timeout)
+                hurried = terms.deadline is not None and isinstance(error, rx.TimeoutError)
+                if hurried or now >= min(end, end_of(None)):
+                    raise  # the caller's own time is up, or our patience is
                 failed.add(node)
                 break
             yield element

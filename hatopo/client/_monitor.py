@@ -36,8 +36,17 @@ NAME_LASTS = 5.0
 """Seconds after which a node that is known by name is dialled anew: the name may lead elsewhere by now."""
 
 
+def _why(error: Exception) -> str:
+    """What is told of a failure: nothing of what a user's function has said, which may be a secret."""
+    return errors.clip(error) if isinstance(error, rx.RedisError) else f"{type(error).__name__} in a user's function"
+
+
 class Owner(Protocol):
     """Who wants to know."""
+
+    @property
+    def version(self) -> int:
+        """Counts the changes of what is known."""
 
     def wanted(self) -> bool:
         """Whether anybody still does; False ends the thread."""
@@ -62,6 +71,8 @@ class Line:
         self.address = address
         self.wire: Wire | None = None
         self.renew_at = float("inf")  # when the connection is replaced
+        self.failures = 0  # visits in vain since the last answer
+        self.visit_at = 0.0  # not before this moment is it visited again
         self.asked: float | None = None  # when the question under way was put; None: there is none
         self.visited = False  # a short thread is at it
         self.report = "ROLE"  # INFO where that is not permitted
@@ -126,19 +137,28 @@ class Monitor:
                 line.wire.disown()
 
     def _run(self) -> None:
+        vain = 0  # rounds in a hurry that brought nothing new: the next one may wait longer
         try:
             while not self._stopped:
                 owner = self._owner()
                 if owner is None or not owner.wanted():
                     return
-                began = monotonic()
+                began, version = monotonic(), owner.version
                 self._round(owner, began)
+                vain = 0 if owner.version != version else min(vain + 1, 4)
                 del owner
-                if self._bell.acquire(timeout=max(began + GAP - monotonic(), 0.0)):
-                    self._bell.acquire(timeout=max(began + HURRY - monotonic(), 0.0))
+                if not self._pause_until(began + min(HURRY * 2**vain, GAP), began + GAP):
+                    vain = 0
         finally:
             for line in self._lines.values():
                 line.close()
+
+    def _pause_until(self, earliest: float, latest: float) -> bool:
+        """Sleeps until `latest`; until `earliest` if somebody is in a hurry, before or meanwhile: whether he was."""
+        hurried = self._bell.acquire(timeout=max(latest - monotonic(), 0.0))
+        while hurried and not self._stopped and (left := earliest - monotonic()) > 0:
+            self._bell.acquire(timeout=left)  # whoever else is in a hurry is served by the same round
+        return hurried
 
     def look(self, owner: Owner) -> None:
         """One round without a thread: one node after the other."""
@@ -188,7 +208,8 @@ class Monitor:
             return  # it has not answered the last question yet
         wire = line.wire
         if wire is None:
-            self._send_visitor(owner, line)
+            if monotonic() >= line.visit_at:
+                self._send_visitor(owner, line)
             return
         try:
             line.replies = []
@@ -209,6 +230,7 @@ class Monitor:
                         wire.disconnect()
                     continue
                 line.wire = wire
+                self._rate(line, gone=wire is None)
                 owner.heard(line.address, checkup)
             waiting = [line for line in self._lines.values() if line.asked is not None]
             left = until - monotonic()
@@ -221,6 +243,11 @@ class Monitor:
                 continue
             for wire in readable_wires([*lines], min(left, 0.005) if visits else left):
                 self._receive(owner, lines[wire], wire)
+
+    def _rate(self, line: Line, *, gone: bool) -> None:
+        """How soon a node may be visited again: one that does not answer is left alone a while, ever longer."""
+        line.failures = line.failures + 1 if gone else 0
+        line.visit_at = monotonic() + min(HURRY * 2**line.failures, GAP / 2) if gone else 0.0
 
     def _pause(self, seconds: float) -> None:
         """Waits for a visitor."""
@@ -265,7 +292,7 @@ class Monitor:
         except Exception as error:  # credential providers and name functions are the user's
             if wire is not None:
                 wire.disconnect()
-            return line, None, Checkup(self._number, error=errors.clip(error) or type(error).__name__)
+            return line, None, Checkup(self._number, error=_why(error))
         checkup = self._exchange(line, wire)
         line.renew_at = float("inf") if line.address.is_ip else monotonic() + NAME_LASTS
         return line, None if checkup.error else wire, checkup

@@ -205,6 +205,9 @@ class PipelineCore:
         # A WATCH without a reply went down with its connection: it may be sent again on another.
         kind = CommandClass.READ if facts.name == "WATCH" and not self.watching else None
         call = SingleCall(args, facts, self._deployment.scripts, decode=NEVER_DECODE not in options, kind=kind)
+        scope = SCOPE.get()
+        if scope is not None and call.kind() is not CommandClass.READ and facts.name not in _AT_ONCE:
+            scope.note_write()
         try:
             if self.connection is not None and self.watching:
                 reply = self._ask_pinned(call)

@@ -15,7 +15,7 @@ from redis import connection as redis_connection
 
 from hatopo.client._calls import Borrow, Call
 from hatopo.client._deployment import Deployment
-from hatopo.client._scopes import end_of
+from hatopo.client._scopes import SCOPE, end_of
 from hatopo.client._terms import Terms
 from hatopo.connection import Wire
 from hatopo.errors import OptionError
@@ -83,6 +83,9 @@ class ConnectionPool(redis.ConnectionPool):
         Raises:
             redis.ConnectionError: there was none within the failover timeout.
         """
+        scope = SCOPE.get()
+        if scope is not None:
+            scope.note_write()  # nobody knows what will be sent over it
         end = end_of(self.terms.deadline)
         keeping = Keeping(self.deployment)
         self.deployment.run(Borrow(), self.terms, end, lender=keeping)

@@ -101,6 +101,7 @@ class Reading:
         survive_fork(self)
 
     def _make_locks(self) -> None:
+        self._here = threading.Lock()  # held by who asks without a thread
         self._lock = threading.RLock()
         self._sleepers = Waiters()  # calls that wait for a node's first answer
 
@@ -143,8 +144,9 @@ class Reading:
         with self._lock:
             if self._monitor is None and self._inline is None:
                 return
-            if self._health.failed(address, why, barred=barred):
-                self._outdate()
+            if not self._health.failed(address, why, barred=barred):
+                return
+            self._outdate()
             monitor = self._monitor
             self._looked = float("-inf")
         if monitor is not None:
@@ -160,7 +162,7 @@ class Reading:
         if monitor is not None:
             monitor.hurry()
         elif inline is not None:
-            inline.look(self)
+            self._look_here(inline)
 
     def stop(self) -> None:
         """Nobody reads any more."""
@@ -198,7 +200,7 @@ class Reading:
             try:
                 return pool.lend(until)
             except (errors.NodeError, rx.AuthenticationError) as error:
-                self.failed(pool.address, errors.clip(error))
+                self._missed(pool, error, until)
                 failure = error
         assert call.reader is not None
         if failure is not None and masters:
@@ -220,8 +222,13 @@ class Reading:
         try:
             return pool.lend(until)
         except (errors.NodeError, rx.AuthenticationError) as error:
-            self.failed(pool.address, errors.clip(error))
+            self._missed(pool, error, until)
             return None
+
+    def _missed(self, pool: NodePool, error: Exception, until: float) -> None:
+        """A node could not be reached; a dial that the caller's own time cut short tells nothing of it."""
+        if monotonic() < until:
+            self.failed(pool.address, errors.clip(error))
 
     def _candidates(
         self, call: Call, topology: Topology, pools: Mapping[Address, NodePool], until: float
@@ -314,8 +321,9 @@ class Reading:
 
     def _look(self, policy: ReadFrom, shard: Shard, until: float) -> None:
         """Has the nodes of a shard asked, if they are not, and waits for the first answer of one that is preferred."""
-        if not shard.replicas:
-            return  # a master alone is asked nothing
+        deployment = self._deployment()
+        if not shard.replicas and (deployment is None or not deployment.may_grow):
+            return  # a master alone is asked nothing, unless it may name replicas
         self._wanted = monotonic() + LINGER
         self.watch()
         known = [replace(one, refused="", doubtful=False) for one in self._known(shard, policy)]
@@ -361,9 +369,22 @@ class Reading:
             if now - self._looked < GAP:
                 return
             self._looked = now
-        inline.look(self)
+        self._look_here(inline)
+
+    def _look_here(self, inline: Monitor) -> None:
+        """Asks all nodes, unless somebody is at it."""
+        if self._here.acquire(blocking=False):
+            try:
+                inline.look(self)
+            finally:
+                self._here.release()
 
     # ------------------------------------------------------------------ for the monitor
+
+    @property
+    def version(self) -> int:
+        """See `Owner`."""
+        return self._version
 
     def wanted(self) -> bool:
         """See `Owner`."""

@@ -217,7 +217,10 @@ class Redis(redis.Redis):
         facts = facts_of(args)
         if facts.stateful and self.connection is None:
             raise state_error(facts.name)
+        scope = SCOPE.get()
         if facts.name.startswith("HIMPORT") or self._is_foreign():
+            if scope is not None and facts.kind is not CommandClass.READ:
+                scope.note_write()
             return super()._execute_command(*args, **options)  # type: ignore[no-untyped-call]
         call = SingleCall(args, facts, self._deployment.scripts, decode=NEVER_DECODE not in options)
         end = end_of(self._terms.deadline)
@@ -225,7 +228,7 @@ class Redis(redis.Redis):
         if call.pin is None and call.may_read_elsewhere():
             call.reader = self._deployment.reading.reader(self._terms.policy())
             call.failed_at(at)
-        elif (scope := SCOPE.get()) is not None and call.kind() is not CommandClass.READ:
+        elif scope is not None and call.kind() is not CommandClass.READ:
             scope.note_write()
         try:
             if self.connection is None:

@@ -90,6 +90,8 @@ class RoleSource(_Own):
         seeds: the nodes that the user has listed; asked for ever.
     """
 
+    may_grow = True
+
     def __init__(self, name: str, seeds: Sequence[Address]) -> None:
         super().__init__(name)
         self._seeds = tuple(seeds)
@@ -98,6 +100,7 @@ class RoleSource(_Own):
     def _forget(self) -> None:
         self._view = TopologyView()  # offered to under _lock
         self._census = Census()  # under _lock
+        self._members = dict.fromkeys(self._seeds)  # who belongs, or has belonged and answers; under _lock
         self._unheard: dict[Address, str] = {}  # why nodes do not answer; under _lock
         self._rounds = 0
         self._others: tuple[Address, ...] = ()  # who else says that it is the master
@@ -123,7 +126,7 @@ class RoleSource(_Own):
 
     def watched(self) -> Iterable[Address]:
         """See `Source`."""
-        return (*self._seeds, *self._census.invited)
+        return (*self._members, *self._census.invited)
 
     def expects_more(self) -> bool:
         """See `Source`."""
@@ -161,20 +164,21 @@ class RoleSource(_Own):
     def looked(self, follower: Deployment) -> None:
         """See `Source`: all have spoken, or had the time for it."""
         with self._lock:
-            last = self._view.current
-            current = None if last is None else last.shards[0].master
-            # Whom only a master names has no vote before it has joined, and joins in the round after.
-            said = {one: word for one, word in self._census.said.items() if one not in self._census.invited}
-            election = elect(said, None if current is None else current.address, self._seeds)
-            found = describe(said, election, last, self._census.gone(self._seeds))
-            masters = () if found.shards[0].master is None else found.masters
-            known = dict.fromkeys((*self._seeds, *(node.address for node in found.nodes)))
-            self._census.invite(masters, known)
-            found = found.with_replicas(self._census.joined(known))
+            last, census = self._view.current, self._census
+            node = None if last is None else last.shards[0].master
+            current = None if node is None else node.address
+            gone = census.gone(self._seeds)
+            self._members = dict.fromkeys(one for one in self._members if one not in gone)
+            said = census.voters(self._members, current)
+            election = elect(said, current, self._seeds, census.names)
+            found = describe(said, election, last, census.names, gone)
+            census.invite(self._members)
+            found = found.with_replicas(census.joined(self._members, found.masters))
+            self._members |= dict.fromkeys(one.address for one in found.nodes)
             self._rounds += 1
             if said and self._view.offer(found) is not Offer.REFUSED:
                 self._put(found, Cause.ROLES, self._since)
-                if current is None or found.masters != (current.address,):
+                if found.masters != (current,):
                     self._since = None
             others, self._others = self._others, election.others
         self._tell()
@@ -222,6 +226,7 @@ class NameSource(_Own):
     """
 
     keeps_watch = False
+    may_grow = False
 
     def __init__(self, name: str, primary: Address, readers: Sequence[Address]) -> None:
         super().__init__(name)

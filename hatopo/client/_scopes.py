@@ -7,7 +7,7 @@ choice of a policy counts, and the nearest end.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from time import monotonic
 
@@ -85,7 +85,8 @@ def _entered(scope: Scope) -> Iterator[Scope]:
     try:
         yield scope
     finally:
-        SCOPE.reset(token)
+        with suppress(ValueError):  # left in another context than it was entered in: there it has no effect
+            SCOPE.reset(token)
 
 
 @contextmanager

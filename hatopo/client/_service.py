@@ -151,6 +151,7 @@ class Service:
     # ------------------------------------------------------------------ replicas that no sentinel knows yet
 
     keeps_watch = False
+    may_grow = True
 
     def watched(self) -> tuple[Address, ...]:
         """See `Source`."""
@@ -158,7 +159,7 @@ class Service:
 
     def expects_more(self) -> bool:
         """See `Source`."""
-        return False
+        return self._census.expects_more
 
     def checked(self, follower: Deployment, address: Address, checkup: Checkup) -> None:
         """See `Source`."""
@@ -174,8 +175,8 @@ class Service:
             if current is None:
                 return
             known = [node.address for node in current.nodes]
-            self._census.invite(current.masters, known)
-            self._guests = self._census.joined(known)
+            self._census.invite(known)
+            self._guests = self._census.joined(known, current.masters)
             self._note_news(Cause.ROLES)
             flagged = any(node.flagged for node in current.nodes)
         self._tell()

@@ -44,6 +44,10 @@ class Source(Protocol):
     def keeps_watch(self) -> bool:
         """Whether it needs to know how the nodes are even while nobody reads from replicas."""
 
+    @property
+    def may_grow(self) -> bool:
+        """Whether the nodes themselves may name others."""
+
     def watched(self) -> Iterable[Address]:
         """Nodes that it wants to hear of, beside those of the view in force."""
 

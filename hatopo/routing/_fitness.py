@@ -144,10 +144,11 @@ class Health:
         if ward is None:
             return False
         before = self._states(ward.master)
-        ward.checkup = checkup
+        last, ward.checkup = ward.checkup, checkup
         if not checkup.error:
             ward.failed, ward.barred = "", False
-            if checkup.latency is not None:
+            late = last is not None and bool(last.error)  # how long it has stood still says nothing of its distance
+            if checkup.latency is not None and not late:
                 old = checkup.latency if ward.latency is None else ward.latency
                 ward.latency = old + SMOOTHING * (checkup.latency - old)
         self._compare(ward.master, checkup.number)

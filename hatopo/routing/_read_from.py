@@ -7,10 +7,10 @@ equals is taken is decided where their connections are. Must not know connection
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
-from typing import ClassVar, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 from hatopo.address import Address
 from hatopo.errors import OptionError
@@ -221,7 +221,7 @@ class ReadFrom:
             return ReadFrom(
                 getattr(value, "__name__", "function"),
                 _asking(value),
-                value,
+                value if isinstance(value, Hashable) else id(value),  # `_asking` keeps it alive
                 lively=True,
                 any_master=False,
                 opaque=True,
@@ -270,8 +270,8 @@ def _those(holds: Callable[[NodeStatus], bool]) -> Rank:
 def _asking(function: ReadFromFunction) -> Rank:
     def rank(nodes: Nodes) -> Tiers:
         groups = []
-        for entry in function(tuple(nodes)):
-            group = (entry,) if isinstance(entry, NodeStatus) else tuple(entry)
+        for entry in _listed(function(tuple(nodes))):
+            group = (entry,) if isinstance(entry, NodeStatus) else _listed(entry)
             for node in group:
                 if node not in nodes:
                     raise OptionError(f"the read_from function has returned {node!r}, which is none of its nodes")
@@ -279,6 +279,12 @@ def _asking(function: ReadFromFunction) -> Rank:
         return tuple(groups)
 
     return rank
+
+
+def _listed(returned: object) -> tuple[Any, ...]:
+    if not isinstance(returned, Iterable):
+        raise OptionError(f"the read_from function has returned {returned!r}: neither nodes nor groups of them")
+    return tuple(returned)
 
 
 def _zone_master_last(near: Nodes, far: Nodes) -> Tiers:

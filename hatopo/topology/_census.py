@@ -6,7 +6,7 @@ we do. Does no I/O and reads no clock. Addresses are as they are dialled.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from hatopo.address import Address
@@ -34,6 +34,8 @@ class Statement:
 
 Statements = Mapping[Address, Statement]
 """The last words of the nodes that answer; others have none."""
+Names = Mapping[Address, Collection[Address]]
+"""Further addresses by which nodes are named."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,29 +51,57 @@ class Election:
     others: tuple[Address, ...] = ()
 
 
-def elect(statements: Statements, current: Address | None, seeds: Sequence[Address]) -> Election:
+def elect(statements: Statements, current: Address | None, seeds: Sequence[Address], names: Names) -> Election:
     """The master by the nodes' own word.
 
     Of several, the one that most of the others follow. Where that decides nothing, the one that was the master before:
     a replica that was started without its configuration says that it is a master, too, and has no data. At the very
     first, the one that has replicated most, then the one that was named first.
+
+    The master before has its followers also while it does not answer: nobody takes its place who has no more of them.
+
+    Args:
+        statements: of those who have a vote.
+        current: the master before, or None.
+        seeds: the nodes that the user has listed, in his order.
+        names: further addresses by which nodes are named.
     """
     claims = [address for address, said in statements.items() if said.role.role == "master"]
     if not claims:
         return Election(None)
     places = {address: place for place, address in enumerate(seeds)}
+    votes = {address: _votes(address, statements, names) for address in claims}
 
     def weight(address: Address) -> tuple[int, bool, int, int]:
-        role, names = statements[address].role, _names(address, statements)
-        naming = sum(1 for said in statements.values() if said.role.master in names)
-        return max(len(role.replicas), naming), address == current, role.offset, -places.get(address, len(places))
+        offset = statements[address].role.offset
+        return votes[address], address == current, offset, -places.get(address, len(places))
 
     master = max(claims, key=weight)
+    kept = 0 if current is None or current in statements else _votes(current, statements, names)
+    if kept and kept >= votes[master]:
+        return Election(None, tuple(claims))
     return Election(master, tuple(address for address in claims if address != master))
 
 
+def _votes(address: Address, statements: Statements, names: Names) -> int:
+    """How many replicas follow a node, by their word or by its own."""
+    called = _called(address, names)
+    said = statements.get(address)
+    listed = set() if said is None else set(said.role.replicas)
+    return sum(
+        1
+        for replica, word in statements.items()
+        if word.role.role == "replica"
+        and (word.role.master in called or not listed.isdisjoint(_called(replica, names)))
+    )
+
+
 def describe(
-    statements: Statements, election: Election, last: Topology | None, gone: Collection[Address] = ()
+    statements: Statements,
+    election: Election,
+    last: Topology | None,
+    names: Names,
+    gone: Collection[Address] = (),
 ) -> Topology:
     """The deployment as its nodes describe it, without those that have `gone` for good.
 
@@ -92,7 +122,7 @@ def describe(
     if master is not None:
         replicas.pop(master.address, None)
         before = {node.address: node.flagged for node in silent}
-        family = _family(master.address, statements) if master.address in statements else None
+        family = _family(master.address, statements, names) if master.address in statements else None
         for address, node in replicas.items():
             known = replace(node, flagged=before.get(address, ""))
             replicas[address] = known if family is None else _judged(node, family, statements)
@@ -100,21 +130,21 @@ def describe(
     return Topology((shard,), roles_matter=True)
 
 
-def _family(master: Address, statements: Statements) -> set[Address]:
+def _family(master: Address, statements: Statements, names: Names) -> set[Address]:
     """A master and those that follow it, also through each other: the addresses by which they may be named."""
-    family = _names(master, statements)
+    family = set(_called(master, names))
     rest = {address: said for address, said in statements.items() if said.role.role == "replica"}
     while True:
         listed = {one for address, said in statements.items() if address in family for one in said.role.replicas}
         joined = [
             address
             for address, said in rest.items()
-            if said.role.master in family or not listed.isdisjoint(_names(address, statements))
+            if said.role.master in family or not listed.isdisjoint(_called(address, names))
         ]
         if not joined:
             return family
         for address in joined:
-            family |= _names(address, statements)
+            family |= _called(address, names)
             del rest[address]
 
 
@@ -127,34 +157,56 @@ def _judged(node: Node, family: set[Address], statements: Statements) -> Node:
     return replace(node, flagged=why)
 
 
-def _names(address: Address, statements: Statements) -> set[Address]:
+def _called(address: Address, names: Names) -> set[Address]:
     """The addresses by which a node may be named."""
-    said = statements.get(address)
-    return {address} if said is None or said.peer is None else {address, said.peer}
+    return {address, *names.get(address, ())}
 
 
 class Census:
-    """The last words of the nodes, and those whom only their master names. Its owner locks it."""
+    """The last words of the nodes, and those whom only other nodes name. Its owner locks it."""
 
     def __init__(self) -> None:
         self.said: dict[Address, Statement] = {}
+        self.names: dict[Address, set[Address]] = {}
+        """The IP addresses and ports at which nodes were reached that are dialled by name."""
         self.invited: tuple[Address, ...] = ()
-        """Replicas that a master names and nobody else: they are to be asked, too."""
-        self._unheard: dict[Address, int] = {}  # how often one of them was asked in vain
+        """Replicas that a master names, masters that a replica names, and nobody else: they are to be asked, too."""
+        self._unheard: dict[Address, int] = {}  # how often nodes were asked in vain since their last answer
 
     def note(self, address: Address, statement: Statement | None) -> None:
         """A node has said what it is; None: it does not answer."""
-        if statement is not None:
-            self.said[address] = statement
-            self._unheard.pop(address, None)
-        else:
+        if statement is None:
             self.said.pop(address, None)
             self._unheard[address] = self._unheard.get(address, 0) + 1
+            return
+        self.said[address] = statement
+        self._unheard.pop(address, None)
+        if statement.peer is not None and statement.peer != address:
+            self.names[address] = {statement.peer}
 
     @property
     def expects_more(self) -> bool:
         """Whether some of the invited have not been asked yet."""
         return any(address not in self.said and address not in self._unheard for address in self.invited)
+
+    def voters(self, members: Collection[Address], current: Address | None) -> dict[Address, Statement]:
+        """Those who have a say in who is the master, each once: whoever belongs.
+
+        Where none of them is a master, also a master that one of them names: of it we may know nothing yet.
+        """
+        heard = {address: self.said[address] for address in members if address in self.said}
+        if not any(said.role.role == "master" for said in heard.values()):
+            followed = {said.role.master for said in heard.values()}
+            more = [one for one in self.invited if one in followed and one in self.said]
+            heard |= {address: self.said[address] for address in more if self.said[address].role.role == "master"}
+        voters: dict[Address, Statement] = {}
+        ids: set[str] = set()
+        for address in sorted(heard, key=lambda one: one != current):  # who is known by two addresses counts once
+            run_id = heard[address].run_id
+            if run_id not in ids:
+                voters[address] = heard[address]
+                ids |= {run_id} - {""}
+        return voters
 
     def gone(self, seeds: Collection[Address]) -> frozenset[Address]:
         """Those that have not answered for a while, that no master names, and that nobody has listed."""
@@ -165,34 +217,39 @@ class Census:
         asked_in_vain = {address for address, count in self._unheard.items() if count >= ENOUGH}
         return frozenset(asked_in_vain - named - set(seeds))
 
-    def invite(self, masters: Iterable[Address], known: Iterable[Address]) -> None:
-        """Replicas that these masters name are to be asked, but those that we know by another address, or ask in vain.
+    def invite(self, members: Collection[Address]) -> None:
+        """Whom these name as their master or their replicas is asked, too.
 
-        A node may be known by a name and named by an IP address: the place where it was reached tells, or its run id.
+        Not so who is known by another address (the place where it was reached tells, or its run id), or is asked in
+        vain.
         """
-        have = {name for address in known for name in _names(address, self.said)}
-        ids = {self.said[address].run_id for address in known if address in self.said} - {""}
-        named = [one for master in masters if master in self.said for one in self.said[master].role.replicas]
-        kept = {*named, *known}
+        have = {name for address in members for name in _called(address, self.names)}
+        ids = {self.said[address].run_id for address in members if address in self.said} - {""}
+        words = [self.said[address].role for address in members if address in self.said]
+        named = dict.fromkeys(one for role in words for one in (*role.replicas, role.master) if one is not None)
+        kept = {*named, *members}
         self._unheard = {address: count for address, count in self._unheard.items() if address in kept}
+        self.names = {address: names for address, names in self.names.items() if address in kept}
         for address in named:
-            if address in self.said and self.said[address].run_id in ids:
+            if address not in members and address in self.said and self.said[address].run_id in ids:
                 self._unheard[address] = ENOUGH
-        self.invited = tuple(
-            address
-            for address in dict.fromkeys(named)
-            if address not in have and self._unheard.get(address, 0) < ENOUGH
-        )
-        for address in self.said.keys() - have - set(self.invited):
+        self.invited = tuple(one for one in named if one not in have and self._unheard.get(one, 0) < ENOUGH)
+        for address in self.said.keys() - set(members) - set(self.invited):
             del self.said[address]
 
-    def joined(self, known: Iterable[Address]) -> tuple[Node, ...]:
-        """Those of the invited that are replicas by their own word, and tell who they are."""
-        ids = {self.said[address].run_id for address in known if address in self.said} - {""}
+    def joined(self, members: Collection[Address], masters: Collection[Address]) -> tuple[Node, ...]:
+        """Those of the invited that are replicas of these masters by their own word, and tell who they are.
+
+        Where a master lists an address that means another server here (NAT), that one follows somebody else.
+        """
+        ids = {self.said[address].run_id for address in members if address in self.said} - {""}
+        called = {name for address in masters for name in _called(address, self.names)}
         fresh = []
         for address in self.invited:
             said = self.said.get(address)
-            if said is not None and said.role.role == "replica" and said.run_id and said.run_id not in ids:
+            if said is None or said.role.role != "replica" or said.role.master not in called:
+                continue
+            if said.run_id and said.run_id not in ids:
                 ids.add(said.run_id)
                 fresh.append(Node(address, said.run_id))
         return tuple(fresh)
