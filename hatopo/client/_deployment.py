@@ -224,7 +224,7 @@ class Deployment(Nodes):
         """Why no master is known."""
         return errors.MasterNotFoundError("no master is known") if self._source is None else self._source.why_unknown()
 
-    def _lend_pinned(self, pin: Pin, until: float) -> Wire:
+    def lend_pinned(self, pin: Pin, until: float) -> Wire:
         """A connection to the process that was met first at a node."""
         pool = self._pools.get(pin.node)
         if pool is None:
@@ -239,7 +239,7 @@ class Deployment(Nodes):
     def lend(self, call: Call, until: float) -> Wire:
         """A connection to the node that a call goes to; checked, if losing the call would be an error."""
         if call.pin is not None:
-            return self._lend_pinned(call.pin, until)
+            return self.lend_pinned(call.pin, until)
         if call.reader is None:
             return self.pool_for(call, until).lend(until, check=call.delicate)
         for _ in range(MAX_VIEWS):
@@ -445,6 +445,7 @@ class Deployment(Nodes):
         script = call.missing_script()
         if script is None:
             raise failure.error
+        call.others = False  # it is loaded where it is missing; others would not have it either
         loading = SingleCall(("SCRIPT LOAD", script.source), facts_of(("SCRIPT LOAD",)), {})
         try:
             call.next = call.at  # a script is missing where it was missed

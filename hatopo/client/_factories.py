@@ -67,7 +67,7 @@ def replicated(
     nodes: Iterable[AddressLike] | None = None,
     *,
     primary: AddressLike | None = None,
-    readers: Iterable[AddressLike] = (),
+    readers: Iterable[AddressLike] | None = None,
     **options: Unpack[ClientOptions],
 ) -> Redis:
     """A client for a master and its replicas without sentinels.
@@ -94,19 +94,15 @@ def replicated(
     if (nodes is None) == (primary is None):
         raise OptionError("replicated() takes a list of nodes, or primary= and readers=: one of the two")
     if nodes is not None:
-        if tuple(readers):
+        if readers is not None:
             raise OptionError("readers= goes with primary=: nodes of a list tell their roles themselves")
         seeds = parse_addresses(nodes, REDIS_PORT, "nodes")
         source: Source = RoleSource(_listed(seeds), seeds)
         return _make(given, _listed(seeds), seeds[0], source)
     assert primary is not None
     (master,) = parse_addresses([primary], REDIS_PORT, "primary")
-    behind = parse_addresses(readers, REDIS_PORT, "readers") if not _is_empty(readers) else ()
+    behind = () if readers is None else parse_addresses(readers, REDIS_PORT, "readers")
     return _make(given, str(master), master, NameSource(str(master), master, behind))
-
-
-def _is_empty(values: Iterable[AddressLike]) -> bool:
-    return isinstance(values, Sequence) and not isinstance(values, str) and not values
 
 
 def _listed(addresses: Sequence[Address]) -> str:

@@ -15,15 +15,19 @@ from typing import TYPE_CHECKING, Any
 import redis.exceptions as rx
 
 from hatopo import errors
-from hatopo.client._calls import Borrow
+from hatopo.client._calls import Borrow, Call
 from hatopo.client._scopes import end_of
 from hatopo.client._terms import Pin
+from hatopo.connection import Wire
+from hatopo.routing import node_is_busy
 
 if TYPE_CHECKING:
     from hatopo.address import Address
+    from hatopo.client._deployment import Deployment
     from hatopo.client._redis import Redis
 
-_LOST = (rx.ConnectionError, rx.TimeoutError, rx.BusyLoadingError, rx.MasterDownError, rx.ReadOnlyError)
+_REFUSALS = (rx.BusyLoadingError, rx.MasterDownError, rx.ReadOnlyError)
+_LOST = (rx.ConnectionError, rx.TimeoutError, rx.ResponseError)
 
 
 def iterate(client: Redis, method: Callable[..., Any], args: tuple[Any, ...], options: dict[str, Any]) -> Iterator[Any]:
@@ -39,7 +43,9 @@ def iterate(client: Redis, method: Callable[..., Any], args: tuple[Any, ...], op
         redis.RedisError: no node that the client's policy permits could be asked for as long as `failover_timeout`.
     """
     deployment, terms = client._deployment, client._terms
-    if deployment.is_alone or client.connection is not None:
+    topology = deployment.topology
+    several = topology is not None and len(topology.shards) > 1  # then a cursor's node goes by its key
+    if deployment.is_alone or several or client.connection is not None:
         yield from method(client, *args, **options)
         return
     failed: set[Address] = set()
@@ -47,14 +53,17 @@ def iterate(client: Redis, method: Callable[..., Any], args: tuple[Any, ...], op
     while True:
         node = _node(client, failed, min(end, monotonic() + terms.failover_timeout))
         clone = client.using()
-        clone._warm, clone._terms = True, replace(terms, pin=Pin(node))
-        elements = iter(method(clone, *args, **options))
+        held = _Held(deployment, node) if deployment.topology is not None and deployment.topology.by_name else None
+        clone._warm, clone._terms = True, replace(terms, pin=Pin(node, lender=held))
+        elements = _until_the_end(method(clone, *args, **options), held)
         while True:
             try:
                 element = next(elements)
             except StopIteration:
                 return
             except _LOST as error:
+                if isinstance(error, rx.ResponseError) and not isinstance(error, _REFUSALS) and not node_is_busy(error):
+                    raise
                 now = monotonic()
                 end = min(end, now + terms.failover_timeout)
                 hurried = terms.deadline is not None and isinstance(error, rx.TimeoutError)
@@ -64,6 +73,45 @@ def iterate(client: Redis, method: Callable[..., Any], args: tuple[Any, ...], op
                 break
             yield element
             failed, end = set(), float("inf")
+
+
+def _until_the_end(elements: Iterator[Any], held: _Held | None) -> Iterator[Any]:
+    """The same elements; what is held is given back with the last of them, or where nobody wants the rest."""
+    try:
+        yield from elements
+    finally:
+        if held is not None:
+            held.release()
+
+
+class _Held:
+    """Lends one connection all the time."""
+
+    def __init__(self, deployment: Deployment, node: Address) -> None:
+        self._deployment = deployment
+        self._node = node
+        self._connection: Wire | None = None
+
+    def lend(self, call: Call, until: float) -> Wire:
+        """The connection: a new one for the first call, none after that has ended."""
+        connection = self._connection
+        if connection is None:
+            connection = self._connection = self._deployment.lend_pinned(Pin(self._node), until)
+        elif not connection.is_connected or not connection.clean():
+            raise errors.RetiredError(f"the connection to {self._node} has ended, and its cursor with it", self._node)
+        return connection
+
+    def give_back(self, connection: Wire, *, check: bool = False) -> None:
+        """Not yet."""
+
+    def discard(self, connection: Wire) -> None:
+        """It has failed; `release` takes it back."""
+        connection.disconnect()
+
+    def release(self) -> None:
+        """Nobody wants more."""
+        if self._connection is not None:
+            self._deployment.give_back(self._connection, check=True)
 
 
 def _node(client: Redis, failed: set[Address], until: float) -> Address:

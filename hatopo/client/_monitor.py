@@ -7,6 +7,7 @@ holds up nobody. Holds its owner weakly: the thread ends with it, or when nobody
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
 import weakref
@@ -23,6 +24,8 @@ from hatopo.address import Address
 from hatopo.client._threads import start_thread
 from hatopo.connection import Patience, Wire, readable_wires
 from hatopo.routing import Checkup, read_checkup
+
+log = logging.getLogger("hatopo.topology")
 
 GAP = 0.75
 """Seconds between two rounds: with the answer's way, what happens to a node is known within a second."""
@@ -74,6 +77,7 @@ class Line:
         self.failures = 0  # visits in vain since the last answer
         self.visit_at = 0.0  # not before this moment is it visited again
         self.asked: float | None = None  # when the question under way was put; None: there is none
+        self.number = 0  # of the round in which it was put
         self.visited = False  # a short thread is at it
         self.report = "ROLE"  # INFO where that is not permitted
         self.replies: list[object] = []
@@ -144,14 +148,23 @@ class Monitor:
                 if owner is None or not owner.wanted():
                     return
                 began, version = monotonic(), owner.version
-                self._round(owner, began)
+                try:
+                    self._round(owner)
+                except Exception:  # whatever it is, somebody must go on asking
+                    log.exception("a round of questions has failed")
                 vain = 0 if owner.version != version else min(vain + 1, 4)
                 del owner
-                if not self._pause_until(began + min(HURRY * 2**vain, GAP), began + GAP):
+                if not self._pause_until(began + min(HURRY * 2**vain, GAP), self._next_round(began)):
                     vain = 0
         finally:
             for line in self._lines.values():
                 line.close()
+
+    def _next_round(self, began: float) -> float:
+        """When the next round is due: after a gap, or when somebody has been silent for too long."""
+        now = monotonic()
+        ends = [line.asked + LONG_SILENCE for line in self._lines.values() if line.asked is not None]
+        return min([began + GAP, *(end for end in ends if end > now)])
 
     def _pause_until(self, earliest: float, latest: float) -> bool:
         """Sleeps until `latest`; until `earliest` if somebody is in a hurry, before or meanwhile: whether he was."""
@@ -184,12 +197,12 @@ class Monitor:
                 line.close()
         return list(self._lines.values())
 
-    def _round(self, owner: Owner, began: float) -> None:
+    def _round(self, owner: Owner) -> None:
         self._number += 1
         lines = self._attend(owner)
         for line in lines:
             self._ask(owner, line)
-        self._collect(owner, began + SHORT_SILENCE)
+        self._collect(owner, monotonic() + SHORT_SILENCE)
         now = monotonic()
         for line in lines:
             if line.asked is None or now - line.asked < SHORT_SILENCE:
@@ -214,7 +227,7 @@ class Monitor:
         try:
             line.replies = []
             wire.send(line.question(wire), Patience(SHORT_SILENCE))
-            line.asked = monotonic()
+            line.asked, line.number = monotonic(), self._number
         except errors.NodeError:
             line.close()
             self._send_visitor(owner, line)
@@ -264,7 +277,7 @@ class Monitor:
         if len(line.replies) >= 2 and line.asked is not None:
             latency, line.asked = monotonic() - line.asked, None
             replies, line.replies = line.replies, []
-            if not owner.heard(line.address, line.read(self._number, wire, replies, latency), fresh=False):
+            if not owner.heard(line.address, line.read(line.number, wire, replies, latency), fresh=False):
                 line.close()
                 self._send_visitor(owner, line)
 
@@ -280,7 +293,7 @@ class Monitor:
                 self._visits.put(self._visit(host, line))
 
         if not start_thread("hatopo-visit", visit):
-            self._visits.put(self._visit(owner, line))
+            visit()
 
     def _visit(self, owner: Owner, line: Line) -> tuple[Line, Wire | None, Checkup]:
         """Connects and asks; the connection is kept if the node has answered."""
@@ -306,6 +319,6 @@ class Monitor:
             wire.send(line.question(wire), patience)
             wire.read_into(replies, 2, patience)
             return line.read(number, wire, replies, monotonic() - began)
-        except errors.NodeError as error:
+        except Exception as error:  # whatever it is, there is no answer
             wire.disconnect()
-            return Checkup(number, error=errors.clip(error))
+            return Checkup(number, error=_why(error))

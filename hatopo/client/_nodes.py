@@ -102,8 +102,8 @@ class Nodes:
             if news.version <= self.version:
                 return
             old, self.version, self.topology = self.topology, news.version, found
-            self._adopt(found)
             if _visible(found) == _visible(old):
+                self._adopt(found)
                 self._end_dead(old, found)
                 return
             self._published = monotonic()
@@ -118,6 +118,7 @@ class Nodes:
             self._ids = {address: self._ids[address] for address in self._ids if address in masters & self._masters}
             self._strangers = {}
             self._pools, self._masters = pools, masters
+            self._adopt(found)
             master = pick(found, lambda: None) if len(found.shards) == 1 else None
             self.sole = pools[master.address] if master is not None else None
             self._note_change()
@@ -174,8 +175,8 @@ class Nodes:
         """What is known grows old unseen: it is found out anew before it is used."""
         with self._lock:
             self.version, self.topology, self.sole = 0, None, None
-            self._adopt(None)
             self._pools, self._masters, self._strangers = {}, frozenset(), {}
+            self._adopt(None)
 
     def emit(self, event: Event) -> None:
         """Has an event delivered to those who subscribed."""

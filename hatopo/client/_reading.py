@@ -198,13 +198,15 @@ class Reading:
             call.tried.add(pool.address)
             call.at, call.others = pool.address, place < len(fresh)
             try:
-                return pool.lend(until)
+                return pool.lend(until, wait=not call.others)
+            except errors.PoolExhaustedError as error:
+                failure = error
             except (errors.NodeError, rx.AuthenticationError) as error:
                 self._missed(pool, error, until)
                 failure = error
         assert call.reader is not None
-        if failure is not None and masters:
-            raise failure  # the policy permits the master, and that is waited for
+        if failure is not None and (masters or isinstance(failure, errors.PoolExhaustedError)):
+            raise failure  # the policy permits the master, and that is waited for; or somebody is fit, and busy
         raise self.none(call.name, call.reader.policy, topology)
 
     def _planned(self, call: Call, topology: Topology, pools: Mapping[Address, NodePool], until: float) -> Wire | None:
@@ -217,10 +219,13 @@ class Reading:
             pool = call.reader.pick(monotonic())
         if pool is None:
             return None
+        call.at, call.others = pool.address, pool.address not in call.tried
         call.tried.add(pool.address)
-        call.at, call.others = pool.address, True
         try:
-            return pool.lend(until)
+            return pool.lend(until, wait=False)
+        except errors.PoolExhaustedError:
+            call.tried.discard(pool.address)
+            return None
         except (errors.NodeError, rx.AuthenticationError) as error:
             self._missed(pool, error, until)
             return None
@@ -275,17 +280,19 @@ class Reading:
         """The error that names every node, and why it was not taken."""
         with self._lock:
             statuses = self._health.statuses()
+            doubts = {one.address: self._health.why_doubtful(one.address) for one in statuses if one.doubtful}
         known = {status.address for status in statuses}
         ideal = [replace(status, refused="", doubtful=False) for status in statuses]
         permitted = {status.address for tier in policy.tiers(ideal) for status in tier}
         refused = {
-            str(status.address): (status.refused or "it has just failed")
+            str(status.address): status.refused or f"it has just failed: {doubts.get(status.address, '')}"
             if status.address in permitted
             else f"read_from={policy} does not permit it ({status.role})"
             for status in statuses
         }
         refused |= {str(node.address): "it is not known yet" for node in topology.nodes if node.address not in known}
-        shown = "; ".join(f"{node}: {errors.clip(why)}" for node, why in refused.items()) or "no node is known"
+        parts = (errors.clip(why if node in why else f"{node}: {why}") for node, why in refused.items())
+        shown = "; ".join(parts) or "no node is known"
         message = (
             f"{command} was not sent: no node may answer it under read_from={policy}: {shown}. A policy that permits "
             "the master, such as replica_preferred, would use it then"

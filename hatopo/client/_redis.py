@@ -232,7 +232,8 @@ class Redis(redis.Redis):
             scope.note_write()
         try:
             if self.connection is None:
-                reply = self._deployment.run(call, self._terms, end, failed=failed, started=started)
+                lender = None if call.pin is None else call.pin.lender
+                reply = self._deployment.run(call, self._terms, end, lender=lender, failed=failed, started=started)
             else:
                 reply = self._call_pinned(call, end, facts.stateful)
         except rx.ResponseError:

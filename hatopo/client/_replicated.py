@@ -154,6 +154,8 @@ class RoleSource(_Own):
             return
         said = None if checkup.role is None else Statement(checkup.role, checkup.run_id, checkup.peer)
         with self._lock:
+            if self._follower is None:
+                return  # the client was closed meanwhile
             self._census.note(address, said)
             if said is None:
                 self._unheard[address] = checkup.error or "it does not tell its role (+role or +info permits it)"
@@ -164,6 +166,8 @@ class RoleSource(_Own):
     def looked(self, follower: Deployment) -> None:
         """See `Source`: all have spoken, or had the time for it."""
         with self._lock:
+            if self._follower is None:
+                return
             last, census = self._view.current, self._census
             node = None if last is None else last.shards[0].master
             current = None if node is None else node.address
@@ -174,6 +178,7 @@ class RoleSource(_Own):
             found = describe(said, election, last, census.names, gone)
             census.invite(self._members)
             found = found.with_replicas(census.joined(self._members, found.masters))
+            self._unheard = {one: why for one, why in self._unheard.items() if one in self._members}
             self._members |= dict.fromkeys(one.address for one in found.nodes)
             self._rounds += 1
             if said and self._view.offer(found) is not Offer.REFUSED:

@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from hatopo.address import Address
 from hatopo.client._scopes import SCOPE, Scope
 from hatopo.routing import Policies, ReadFrom
 
+if TYPE_CHECKING:
+    from hatopo.client._deployment import Lender
+
 
 @dataclass(slots=True)
 class Pin:
-    """The one node that calls must go to, and the process that was met there first ("" before, or if it tells none)."""
+    """The one node that calls must go to.
+
+    Attributes:
+        node: it.
+        run_id: the process that was met there first; "" before, or if it tells none.
+        lender: who has the one connection that they must take, where the node is known by name: behind that there may
+            be several processes.
+    """
 
     node: Address
     run_id: str = ""
+    lender: Lender | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -201,12 +201,13 @@ class NodePool:
 
     # ------------------------------------------------------------------ lending
 
-    def lend(self, until: float, *, check: bool = False) -> Wire:
+    def lend(self, until: float, *, check: bool = False, wait: bool = True) -> Wire:
         """A connected connection. It belongs to the caller until `give_back` or `discard`.
 
         Args:
             until: the moment at which waiting ends.
             check: make sure that it has not ended, even if it was used just now.
+            wait: for a connection that comes back, or for a turn to dial, if there is none at once.
 
         Raises:
             DialError (and what `Wire.connect` raises): no connection could be made.
@@ -220,6 +221,8 @@ class NodePool:
             admitted = self._admit()
             if admitted is not None:
                 return self._dial(*admitted, until)
+            if not wait:
+                raise PoolExhaustedError(f"no connection to {self.address} is free at once")
             if patience is None:
                 patience = min(until, monotonic() + self._room.patience)
             self._wait(patience)

@@ -329,8 +329,8 @@ class Wire(Abroad):
                 except (TimeoutError, BlockingIOError, ssl.SSLWantReadError) as error:
                     if left <= 0 or not is_pause(error):
                         raise
-                if self.wire.on_silence is not None:
-                    self.wire.on_silence(calm, until)
+                if self.wire.on_silence is not None and not shortened:
+                    self.wire.on_silence(calm, until)  # a whole slice: a shorter one is the caller's haste
         finally:
             if shortened and self._sock is not None:
                 sock.settimeout(self._slice)

@@ -21,6 +21,7 @@ SMOOTHING = 0.2
 """The weight of the newest latency in the moving average."""
 HOPS = 3
 """How many replicas may stand between a replica and its master."""
+MAX_FORMER = 1000
 LINKED = "connected"
 SYNCING = frozenset({"sync", "wait_bgsave", "send_bulk"})
 """States of a replica's link (ROLE) while it takes over the data of its master."""
@@ -75,7 +76,8 @@ def _role(report: object) -> RoleReport | None:
     if info is None or not info.role:
         return None
     link = "" if info.role == "master" else LINKED if info.link_up else "sync" if info.syncing else "connect"
-    return RoleReport(info.role, info.master, link, info.offset if info.role == "master" else info.replica_offset)
+    offset = info.offset if info.role == "master" else info.replica_offset
+    return RoleReport(info.role, info.master, link, offset, info.replicas)
 
 
 @dataclass(slots=True)
@@ -84,6 +86,7 @@ class _Ward:
 
     Attributes:
         master: of its shard, or None; its own address if it is that.
+        peer: where it was reached, if it is dialled by name.
         flagged: what those who know the deployment hold against it.
         failed: how a call has failed there since it was last asked; `barred`: and so would any other.
         cut_off: its link to its master is down, though the master is up: it falls behind.
@@ -91,6 +94,7 @@ class _Ward:
 
     address: Address
     master: Address | None = None
+    peer: Address | None = None
     flagged: str = ""
     checkup: Checkup | None = None
     latency: float | None = None
@@ -98,6 +102,11 @@ class _Ward:
     failed: str = ""
     barred: bool = False
     cut_off: bool = False
+
+    @property
+    def names(self) -> set[Address]:
+        """The addresses by which others may name it."""
+        return {self.address} if self.peer is None else {self.address, self.peer}
 
 
 class Health:
@@ -126,12 +135,14 @@ class Health:
                 ward = before.get(node.address) or _Ward(node.address)
                 if ward.master != master:
                     ward.lag, ward.cut_off = None, False
-                    self._former |= {ward.address} if ward.master == ward.address else set()
+                    self._former |= ward.names if ward.master == ward.address else set()
                 ward.master, ward.flagged = master, "" if node.address == master else node.flagged
                 self._wards[node.address] = ward
         gone = [ward for address, ward in before.items() if address not in self._wards]
-        self._former |= {ward.address for ward in gone if ward.master == ward.address}
-        self._former -= set(self._wards)
+        self._former |= {name for ward in gone if ward.master == ward.address for name in ward.names}
+        self._former -= {name for ward in self._wards.values() for name in ward.names}
+        if len(self._former) > MAX_FORMER:
+            self._former.clear()
 
     def forget(self) -> None:
         """Nobody asks any more: what was heard grows old."""
@@ -145,6 +156,7 @@ class Health:
             return False
         before = self._states(ward.master)
         last, ward.checkup = ward.checkup, checkup
+        ward.peer = checkup.peer or ward.peer
         if not checkup.error:
             ward.failed, ward.barred = "", False
             late = last is not None and bool(last.error)  # how long it has stood still says nothing of its distance
@@ -187,13 +199,31 @@ class Health:
                 ward.lag = max(0, lead.checkup.role.offset - checkup.role.offset)
 
     def unseen(self) -> tuple[Address, ...]:
-        """Those that have not been asked yet."""
-        return tuple(address for address, ward in self._wards.items() if ward.checkup is None)
+        """Those of whom the first answers are still to come."""
+        return tuple(address for address, ward in self._wards.items() if self._is_unseen(ward))
+
+    def _is_unseen(self, ward: _Ward) -> bool:
+        if ward.checkup is None:
+            return True
+        if self._max_lag is None or ward.lag is not None or ward.checkup.error:
+            return False
+        lead = self._lead(ward)
+        return lead is not None and (lead.checkup is None or lead.checkup.number < ward.checkup.number)
+
+    def _lead(self, ward: _Ward) -> _Ward | None:
+        """The master of a replica."""
+        return None if ward.master in (None, ward.address) else self._wards.get(ward.master)
 
     def statuses(self, addresses: Iterable[Address] | None = None) -> tuple[NodeStatus, ...]:
         """What is known of these nodes, or of all."""
         wanted = self._wards if addresses is None else addresses
         return tuple(self._status(self._wards[address]) for address in wanted if address in self._wards)
+
+    def why_doubtful(self, address: Address) -> str:
+        """How a node has just failed."""
+        ward = self._wards.get(address)
+        error = "" if ward is None or ward.checkup is None else ward.checkup.error
+        return error or (ward.failed if ward is not None else "")
 
     def _status(self, ward: _Ward) -> NodeStatus:
         refused, doubtful = self._state(ward)
@@ -224,7 +254,7 @@ class Health:
     def _wrong_role(self, ward: _Ward, role: RoleReport | None) -> str:
         """What speaks against a node by its own word about its replication."""
         if role is None:
-            return ""
+            return "" if ward.master == ward.address else self._behind(ward)
         if ward.master == ward.address:
             return "" if role.role == "master" or self._by_name else f"it says that it is a {role.role}"
         if role.role != "replica":
@@ -235,15 +265,24 @@ class Health:
             return f"its link to its master is down ({clip(role.link, 20)})"
         if not self._leads_to_the_master(ward, role.master, HOPS):
             return f"it follows {role.master}, which is not the master any more"
-        if self._max_lag is not None and ward.lag is not None and ward.lag > self._max_lag:
-            return f"it is {ward.lag} bytes behind its master (max_lag: {self._max_lag})"
-        return ""
+        return self._behind(ward)
+
+    def _behind(self, ward: _Ward) -> str:
+        """What speaks against a replica by what it has not replicated yet."""
+        if self._max_lag is None:
+            return ""
+        if ward.lag is not None:
+            more = ward.lag > self._max_lag
+            return f"it is {ward.lag} bytes behind its master (max_lag: {self._max_lag})" if more else ""
+        lead = self._lead(ward)
+        up = lead is not None and (lead.checkup is None or not lead.checkup.error)
+        return "how far it is behind its master is not known (yet)" if up else ""
 
     def _leads_to_the_master(self, ward: _Ward, source: Address | None, hops: int) -> bool:
         """Whether a replica gets the master's data from `source`; by an address that we do not know it may."""
-        if source is None or source == ward.master:
+        through = next((one for one in self._wards.values() if source in one.names), None)
+        if source is None or source == ward.master or (through is not None and through.address == ward.master):
             return True
-        through = self._wards.get(source)
         if through is None:
             return source not in self._former
         said = None if through.checkup is None else through.checkup.role

@@ -13,8 +13,8 @@ from hatopo.address import Address
 from hatopo.topology._model import Node, Shard, Topology
 from hatopo.topology._parse import RoleReport
 
-ENOUGH = 3
-"""Questions without an answer after which a node that only its master names is asked no more."""
+ENOUGH, SELDOM = 3, 16
+"""Questions without an answer after which a node that only others name is asked in every so many rounds only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +172,8 @@ class Census:
         self.invited: tuple[Address, ...] = ()
         """Replicas that a master names, masters that a replica names, and nobody else: they are to be asked, too."""
         self._unheard: dict[Address, int] = {}  # how often nodes were asked in vain since their last answer
+        self._aliases: set[Address] = set()  # further addresses of nodes that are known by another one
+        self._round = 0
 
     def note(self, address: Address, statement: Statement | None) -> None:
         """A node has said what it is; None: it does not answer."""
@@ -220,8 +222,8 @@ class Census:
     def invite(self, members: Collection[Address]) -> None:
         """Whom these name as their master or their replicas is asked, too.
 
-        Not so who is known by another address (the place where it was reached tells, or its run id), or is asked in
-        vain.
+        Not so who is known by another address: the place where it was reached tells, or its run id. Who is asked in
+        vain is asked more seldom.
         """
         have = {name for address in members for name in _called(address, self.names)}
         ids = {self.said[address].run_id for address in members if address in self.said} - {""}
@@ -230,10 +232,13 @@ class Census:
         kept = {*named, *members}
         self._unheard = {address: count for address, count in self._unheard.items() if address in kept}
         self.names = {address: names for address, names in self.names.items() if address in kept}
-        for address in named:
-            if address not in members and address in self.said and self.said[address].run_id in ids:
-                self._unheard[address] = ENOUGH
-        self.invited = tuple(one for one in named if one not in have and self._unheard.get(one, 0) < ENOUGH)
+        twice = {one for one in self.said if one not in members and self.said[one].run_id in ids}
+        self._aliases = (self._aliases | twice) & named.keys()
+        self._round += 1
+        most = ENOUGH if self._round % SELDOM else float("inf")
+        self.invited = tuple(
+            one for one in named if one not in have | self._aliases and self._unheard.get(one, 0) < most
+        )
         for address in self.said.keys() - set(members) - set(self.invited):
             del self.said[address]
 

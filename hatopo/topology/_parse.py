@@ -114,6 +114,7 @@ class InfoReport:
         loading: it is reading its data from disk, and refuses commands meanwhile (section persistence).
         offset: of the replication stream that it offers (master_repl_offset).
         replica_offset: how far a replica has got in its master's stream (slave_repl_offset).
+        replicas: those that follow a master, as far as they are online.
     """
 
     run_id: str = ""
@@ -126,6 +127,7 @@ class InfoReport:
     loading: bool = False
     offset: int = 0
     replica_offset: int = 0
+    replicas: tuple[Address, ...] = ()
 
 
 # ---------------------------------------------------------------- what sentinels say
@@ -234,8 +236,21 @@ def parse_info(reply: object) -> InfoReport | None:
         loading=fields.get("loading") == "1",
         offset=_number(fields.get("master_repl_offset")),
         replica_offset=_number(fields.get("slave_repl_offset")),
+        replicas=_listed_replicas(fields),
     )
     return None if report == InfoReport() and "loading" not in fields else report
+
+
+def _listed_replicas(fields: dict[str, str]) -> tuple[Address, ...]:
+    """Those of the lines "slave0:ip=...,port=...,state=online,..." that are online."""
+    found = []
+    for name, value in fields.items():
+        if name.startswith("slave") and is_number(name.removeprefix("slave")):
+            about = dict(part.partition("=")[::2] for part in value.split(","))
+            address = address_of(about.get("ip"), about.get("port"))
+            if address is not None and about.get("state") == "online":
+                found.append(address)
+    return tuple(found)
 
 
 def _server_name(fields: dict[str, str]) -> str:

@@ -156,6 +156,35 @@ def test_lag_is_measured_within_one_round_only() -> None:
     assert [one.lag for one in health.statuses()] == [None, 4, 0]
 
 
+def test_with_a_limit_a_lag_that_is_not_known_bars() -> None:
+    health = Health(5)
+    health.adopt(topology())
+    tell(health, R, ROLE_OF_REPLICA)
+    assert "not known" in refusals(health)[2]
+    assert set(health.unseen()) == {M, R, S}, "its first answer is not complete without the master's"
+    tell(health, M, [b"master", 92, []])
+    assert set(refusals(health)) == {3}
+    assert health.unseen() == (S,)
+    tell(health, S, rx.NoPermissionError("NOPERM"))
+    assert "not known" in refusals(health)[3]
+    assert health.unseen() == (), "nobody waits for what never comes"
+    health.heard(M, Checkup(2, error="refused"))
+    assert 3 not in refusals(health), "nobody is behind a master that is down"
+
+
+def test_a_former_master_is_known_by_its_address_too() -> None:
+    """Sentinels may announce names where nodes name addresses."""
+    named, inside = Address("db1", 6379), Address("10.0.0.1", 6379)
+    health = Health()
+    health.adopt(topology(named, R, S))
+    health.heard(named, Checkup(1, role=RoleReport("master"), peer=inside))
+    tell(health, R, ROLE_OF_MASTER)
+    tell(health, S, [b"slave", b"10.0.0.1", 6379, b"connected", 90])
+    assert 3 not in refusals(health)
+    health.adopt(topology(R, S))
+    assert "follows 10.0.0.1:6379, which is not the master any more" in refusals(health)[3]
+
+
 def test_lag_bars_nobody_without_a_limit() -> None:
     health = healthy()
     assert [one.lag for one in health.statuses()] == [None, 10, 10]

@@ -220,7 +220,8 @@ def test_info_server(recording: Recording, node: str) -> None:
 
 def test_info_replication(recording: Recording) -> None:
     sent = int(recording.told("master", "replication", "master_repl_offset"))
-    assert parse_info(recording.reply("master", "INFO replication")) == InfoReport(role="master", offset=sent)
+    found = parse_info(recording.reply("master", "INFO replication"))
+    assert found == InfoReport(role="master", offset=sent, replicas=(recording.address("replica"),))
     assert parse_info(recording.reply("replica", "INFO replication")) == InfoReport(
         role="replica",
         master=recording.address("master"),
