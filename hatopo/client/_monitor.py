@@ -318,7 +318,13 @@ class Monitor:
             patience = Patience(VISIT, began + VISIT)
             wire.send(line.question(wire), patience)
             wire.read_into(replies, 2, patience)
-            return line.read(number, wire, replies, monotonic() - began)
+            asked = line.report
+            found = line.read(number, wire, replies, monotonic() - began)
+            if line.report != asked:  # that was not permitted: the other question then
+                wire.send(line.question(wire), patience)
+                wire.read_into(replies, 2, patience)
+                found = line.read(number, wire, replies[2:], found.latency or 0.0)
+            return found
         except Exception as error:  # whatever it is, there is no answer
             wire.disconnect()
             return Checkup(number, error=_why(error))
