@@ -242,18 +242,19 @@ class Deployment(Nodes):
             return self.lend_pinned(call.pin, until)
         if call.reader is None:
             return self.pool_for(call, until).lend(until, check=call.delicate)
-        for _ in range(MAX_VIEWS):
+        views = 0
+        while True:
             topology, seen = self.found(until), self._changes
             if topology is None:
-                break
+                raise self.unknown()
             try:
                 return self.reading.lend(call, topology, self._pools, until)
             except errors.NoSuitableNodeError:
                 if self._source is not None and self._source.expects_more():
                     self._wait(seen, min(until, monotonic() + FIRST_LOOK))
-                if self.topology is topology:
+                views += 1
+                if self.topology is topology or views == MAX_VIEWS:
                     raise  # else another view has come in between
-        return self.pool_for(call, until).lend(until, check=call.delicate)
 
     # ------------------------------------------------------------------ calls
 

@@ -259,7 +259,7 @@ class Monitor:
 
     def _rate(self, line: Line, *, gone: bool) -> None:
         """How soon a node may be visited again: one that does not answer is left alone a while, ever longer."""
-        line.failures = line.failures + 1 if gone else 0
+        line.failures = min(line.failures + 1, 8) if gone else 0
         line.visit_at = monotonic() + min(HURRY * 2**line.failures, GAP / 2) if gone else 0.0
 
     def _pause(self, seconds: float) -> None:

@@ -441,12 +441,12 @@ class Reading:
             for reader in self._plans:
                 if reader.policy.lively:
                     reader.plan = STALE
-            statuses = self._health.statuses()
+            statuses, unseen = self._health.statuses(), self._health.unseen()
         self._looked = monotonic()
         self._doubt_names(deployment, statuses)
         deployment.looked()
         if monotonic() < self._wanted:
-            self._tell(deployment, statuses)
+            self._tell(deployment, [one for one in statuses if one.address not in unseen])
 
     def _doubt_names(self, deployment: Deployment, statuses: Iterable[NodeStatus]) -> None:
         """Whoever is refused and known by name: that may lead to another node by now, for us and for calls."""
@@ -464,7 +464,7 @@ class Reading:
         now = {one.address: one.refused for one in statuses if not one.is_master}
         before, self._told = self._told, now
         for address, reason in now.items():
-            if reason and not before.get(address, reason):
+            if reason and not before.get(address):
                 log.info("%s: no reads for the replica at %s: %s", deployment.name, address, reason)
                 deployment.emit(ReplicaRefused(deployment.name, address, reason))
             elif before.get(address) and not reason:

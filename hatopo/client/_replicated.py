@@ -174,7 +174,7 @@ class RoleSource(_Own):
             gone = census.gone(self._seeds)
             self._members = dict.fromkeys(one for one in self._members if one not in gone)
             said = census.voters(self._members, current)
-            election = elect(said, current, self._seeds, census.names)
+            election = elect(said, current, self._seeds, census.names, pending=not census.has_heard(self._seeds))
             found = describe(said, election, last, census.names, gone)
             census.invite(self._members)
             found = found.with_replicas(census.joined(self._members, found.masters))

@@ -26,10 +26,9 @@ class Scope:
         read_from: the policy for reads, or None for that of whoever is around, at last the client's.
         end: the moment (monotonic clock) at which every call in it must have ended, or None.
         wrote: a command that may write was sent.
-        nodes: the nodes that have answered, in the order of their first answer.
     """
 
-    __slots__ = ("_outer", "_pins", "end", "nodes", "read_from", "wrote")
+    __slots__ = ("_nodes", "_outer", "_pins", "end", "read_from", "wrote")
 
     def __init__(
         self,
@@ -44,9 +43,14 @@ class Scope:
         self._pins = pins
         self.read_from = read_from
         self.wrote = wrote
-        self.nodes: dict[Address, None] = {}
+        self._nodes: dict[Address, None] = {}
         ends = [one for one in (end, None if outer is None else outer.end) if one is not None]
         self.end: float | None = min(ends, default=None)
+
+    @property
+    def nodes(self) -> tuple[Address, ...]:
+        """The nodes that have answered, in the order of their first answer."""
+        return tuple(self._nodes)
 
     def policy(self) -> ReadFrom | None:
         """The policy for a read that is made now, or None for the client's own."""
@@ -70,8 +74,8 @@ class Scope:
         """A node has answered."""
         scope: Scope | None = self
         while scope is not None:
-            if len(scope.nodes) < MAX_NODES:
-                scope.nodes.setdefault(node)
+            if len(scope._nodes) < MAX_NODES:
+                scope._nodes.setdefault(node)
             scope = scope._outer
 
 

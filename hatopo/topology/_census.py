@@ -6,15 +6,16 @@ we do. Does no I/O and reads no clock. Addresses are as they are dialled.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from hatopo.address import Address
 from hatopo.topology._model import Node, Shard, Topology
 from hatopo.topology._parse import RoleReport
 
-ENOUGH, SELDOM = 3, 16
-"""Questions without an answer after which a node that only others name is asked in every so many rounds only."""
+ENOUGH = 3
+"""Questions without an answer after which a node that nobody names any more is forgotten."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,14 @@ class Election:
     others: tuple[Address, ...] = ()
 
 
-def elect(statements: Statements, current: Address | None, seeds: Sequence[Address], names: Names) -> Election:
+def elect(
+    statements: Statements,
+    current: Address | None,
+    seeds: Sequence[Address],
+    names: Names,
+    *,
+    pending: bool = False,
+) -> Election:
     """The master by the nodes' own word.
 
     Of several, the one that most of the others follow. Where that decides nothing, the one that was the master before:
@@ -59,12 +67,14 @@ def elect(statements: Statements, current: Address | None, seeds: Sequence[Addre
     first, the one that has replicated most, then the one that was named first.
 
     The master before has its followers also while it does not answer: nobody takes its place who has no more of them.
+    So has, at the very first, one that was not heard yet.
 
     Args:
         statements: of those who have a vote.
         current: the master before, or None.
         seeds: the nodes that the user has listed, in his order.
         names: further addresses by which nodes are named.
+        pending: some of the seeds have not been heard yet, and may be the master.
     """
     claims = [address for address, said in statements.items() if said.role.role == "master"]
     if not claims:
@@ -77,10 +87,21 @@ def elect(statements: Statements, current: Address | None, seeds: Sequence[Addre
         return votes[address], address == current, offset, -places.get(address, len(places))
 
     master = max(claims, key=weight)
-    kept = 0 if current is None or current in statements else _votes(current, statements, names)
-    if kept and kept >= votes[master]:
+    if current is None:
+        unsure = _unheard_votes(statements, names) > votes[master] or (pending and not votes[master])
+    else:
+        kept = 0 if current in statements else _votes(current, statements, names)
+        unsure = 0 < kept >= votes[master]
+    if unsure:
         return Election(None, tuple(claims))
     return Election(master, tuple(address for address in claims if address != master))
+
+
+def _unheard_votes(statements: Statements, names: Names) -> int:
+    """How many replicas follow the one that most of those follow whose master has not been heard."""
+    heard = {name for address in statements for name in _called(address, names)}
+    followed = Counter(said.role.master for said in statements.values() if said.role.role == "replica")
+    return max((count for master, count in followed.items() if master is not None and master not in heard), default=0)
 
 
 def _votes(address: Address, statements: Statements, names: Names) -> int:
@@ -173,7 +194,6 @@ class Census:
         """Replicas that a master names, masters that a replica names, and nobody else: they are to be asked, too."""
         self._unheard: dict[Address, int] = {}  # how often nodes were asked in vain since their last answer
         self._aliases: set[Address] = set()  # further addresses of nodes that are known by another one
-        self._round = 0
 
     def note(self, address: Address, statement: Statement | None) -> None:
         """A node has said what it is; None: it does not answer."""
@@ -186,19 +206,25 @@ class Census:
         if statement.peer is not None and statement.peer != address:
             self.names[address] = {statement.peer}
 
+    def has_heard(self, addresses: Iterable[Address]) -> bool:
+        """Whether each of these has answered, or should have."""
+        return all(address in self.said or address in self._unheard for address in addresses)
+
     @property
     def expects_more(self) -> bool:
         """Whether some of the invited have not been asked yet."""
-        return any(address not in self.said and address not in self._unheard for address in self.invited)
+        return not self.has_heard(self.invited)
 
     def voters(self, members: Collection[Address], current: Address | None) -> dict[Address, Statement]:
         """Those who have a say in who is the master, each once: whoever belongs.
 
-        Where none of them is a master, also a master that one of them names: of it we may know nothing yet.
+        A master that does not belong has one where nothing is known yet and members name it, or if the master before
+        says itself that it follows it now: a replica that was taken elsewhere takes nobody with it.
         """
         heard = {address: self.said[address] for address in members if address in self.said}
         if not any(said.role.role == "master" for said in heard.values()):
-            followed = {said.role.master for said in heard.values()}
+            leaders = heard if current is None else {current} & heard.keys()
+            followed = {heard[address].role.master for address in leaders}
             more = [one for one in self.invited if one in followed and one in self.said]
             heard |= {address: self.said[address] for address in more if self.said[address].role.role == "master"}
         voters: dict[Address, Statement] = {}
@@ -222,8 +248,7 @@ class Census:
     def invite(self, members: Collection[Address]) -> None:
         """Whom these name as their master or their replicas is asked, too.
 
-        Not so who is known by another address: the place where it was reached tells, or its run id. Who is asked in
-        vain is asked more seldom.
+        Not so who is known by another address: the place where it was reached tells, or its run id.
         """
         have = {name for address in members for name in _called(address, self.names)}
         ids = {self.said[address].run_id for address in members if address in self.said} - {""}
@@ -234,11 +259,7 @@ class Census:
         self.names = {address: names for address, names in self.names.items() if address in kept}
         twice = {one for one in self.said if one not in members and self.said[one].run_id in ids}
         self._aliases = (self._aliases | twice) & named.keys()
-        self._round += 1
-        most = ENOUGH if self._round % SELDOM else float("inf")
-        self.invited = tuple(
-            one for one in named if one not in have | self._aliases and self._unheard.get(one, 0) < most
-        )
+        self.invited = tuple(one for one in named if one not in have | self._aliases)
         for address in self.said.keys() - set(members) - set(self.invited):
             del self.said[address]
 

@@ -250,7 +250,9 @@ def test_no_secret_of_a_users_function_is_told(deployment: Replication) -> None:
 def test_without_threads_one_caller_at_a_time_asks(deployment: Replication, monkeypatch: pytest.MonkeyPatch) -> None:
     """On the same connections two would take each other's answers."""
     monkeypatch.setattr(_reading, "threads_run", lambda: False)
-    with opened(deployment, read_from="replica_preferred") as client:
+    nodes = [node.address for node in deployment.nodes]
+    with hatopo.replicated(nodes, read_from="replica_preferred") as client:
+        client.set("k", "v")
         for node in deployment.nodes:
             node.delay("role", 0.02, times=40)
         source: Any = client._deployment._source
