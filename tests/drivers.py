@@ -36,11 +36,23 @@ class Driver(Protocol):
         """The client's method of that name; safe to call from any thread."""
         ...
 
+    def read(self, command: str, *args: Any, read_from: str = "") -> Read:
+        """The same under this policy for reads, or under the client's own; who has answered is told with the reply."""
+        ...
+
     def close(self) -> None: ...
 
 
 class WatchingDriver(Driver, Protocol):
     """What a scenario knows of hatopo's clients besides."""
+
+    def open_replicated(self, nodes: Sequence[Address] | None = None, **options: Any) -> None:
+        """A client of `hatopo.replicated`: of nodes, or of the names given by `primary=` and `readers=`."""
+        ...
+
+    def nodes(self) -> dict[Address, hatopo.NodeStatus]:
+        """`client.nodes()`, by where they listen."""
+        ...
 
     @property
     def events(self) -> list[Heard]:
@@ -93,6 +105,14 @@ class Holder(Protocol):
 
 
 @dataclass(frozen=True)
+class Read:
+    """The reply to a read, and the nodes that have answered it."""
+
+    reply: Any
+    nodes: tuple[Address, ...] = ()
+
+
+@dataclass(frozen=True)
 class Heard:
     """An event, and when it was delivered."""
 
@@ -108,15 +128,20 @@ class SyncDriver:
     def __init__(self) -> None:
         self.events: list[Heard] = []
         self._closing: list[Callable[[], None]] = []
+        self._read_from: Any = "master"
 
     def open_sentinel(self, service: str, sentinels: Sequence[Address], **options: Any) -> None:
-        self._use(hatopo.sentinel(service, list(sentinels), **options))
+        self._use(hatopo.sentinel(service, list(sentinels), **options), options)
 
     def open_standalone(self, address: Address, **options: Any) -> None:
-        self._use(hatopo.standalone(*address, **options))
+        self._use(hatopo.standalone(*address, **options), options)
 
-    def _use(self, client: hatopo.Redis) -> None:
+    def open_replicated(self, nodes: Sequence[Address] | None = None, **options: Any) -> None:
+        self._use(hatopo.replicated(nodes, **options), options)
+
+    def _use(self, client: hatopo.Redis, options: dict[str, Any]) -> None:
         self.client = client
+        self._read_from = options.get("read_from", "master")
         self._closing += [client.close, client.subscribe_events(self._note)]
 
     def _note(self, event: Event) -> None:
@@ -124,6 +149,14 @@ class SyncDriver:
 
     def call(self, command: str, *args: Any, **keywords: Any) -> Any:
         return getattr(self.client, command)(*args, **keywords)
+
+    def read(self, command: str, *args: Any, read_from: str = "") -> Read:
+        with hatopo.read_from(read_from or self._read_from) as scope:
+            reply = self.call(command, *args)
+            return Read(reply, tuple((node.host, node.port) for node in scope.nodes))
+
+    def nodes(self) -> dict[Address, hatopo.NodeStatus]:
+        return {(node.host, node.port): node for node in self.client.nodes()}
 
     def master(self) -> Address | None:
         topology = self.client.topology
@@ -200,6 +233,10 @@ class PlainDriver:
     def call(self, command: str, *args: Any, **keywords: Any) -> Any:
         return getattr(self.client, command)(*args, **keywords)
 
+    def read(self, command: str, *args: Any, read_from: str = "") -> Read:
+        """By the master, and nobody tells who that is."""
+        return Read(self.call(command, *args))
+
     def close(self) -> None:
         self.client.close()
         for sentinel in self._sentinels:
@@ -215,6 +252,7 @@ class Call:
     began: float
     ended: float = 0.0
     error: BaseException | None = None
+    nodes: tuple[Address, ...] = ()  # that have answered, where that was asked
 
 
 @dataclass
@@ -228,14 +266,19 @@ class Worker:
     def succeeded_since(self, moment: float) -> bool:
         return any(call.error is None and call.began > moment for call in reversed(self.finished[-50:]))
 
+    def was_answered_by(self, node: Address, moment: float) -> bool:
+        """Whether a read that began after this moment was answered there."""
+        return any(node in call.nodes and call.began > moment for call in reversed(self.finished[-50:]))
+
 
 class Load:
     """Threads that call on and on: "incr" under a name used once, "get" and "set" on a key.
 
-    An increment is HINCRBY of a field of its own: the value at the end says how often it was applied.
+    An increment is HINCRBY of a field of its own: the value at the end says how often it was applied. Every other kind
+    is a policy, such as "replica_preferred": GET under that policy, with a note of who has answered.
     """
 
-    KEY = "load"
+    KEY, READ = "load", "load-read"
 
     def __init__(self, driver: Driver, **threads: int) -> None:
         self._driver = driver
@@ -248,19 +291,22 @@ class Load:
             name = f"{worker.kind}-{worker.number}-{len(worker.finished)}"
             call = Call(worker.kind, name, time.monotonic())
             try:
-                self._call(worker, name)
+                call.nodes = self._call(worker, name)
             except Exception as error:
                 call.error = error
             call.ended = time.monotonic()
             worker.finished.append(call)
 
-    def _call(self, worker: Worker, name: str) -> None:
+    def _call(self, worker: Worker, name: str) -> tuple[Address, ...]:
         if worker.kind == "incr":
             self._driver.call("hincrby", self.KEY, name, 1)
         elif worker.kind == "get":
-            self._driver.call("get", "load-read")
-        else:
+            self._driver.call("get", self.READ)
+        elif worker.kind == "set":
             self._driver.call("set", f"load-written-{worker.number}", name)
+        else:
+            return self._driver.read("get", self.READ, read_from=worker.kind).nodes
+        return ()
 
     def progress(self, seconds: float = 30) -> None:
         """Return when every thread has succeeded with a call that it began after this one."""

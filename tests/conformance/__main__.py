@@ -9,6 +9,7 @@ from collections import Counter
 
 from tests.conformance.suite import (
     FILES,
+    THROUGH,
     Comparison,
     NoTests,
     Outcome,
@@ -48,11 +49,15 @@ def main() -> int:
     parser.add_argument("--protocol", choices=["default", "2", "3"], default="default")
     parser.add_argument("--pooled", action="store_true", help="a pooled client instead of one with a single connection")
     parser.add_argument(
+        "--through", choices=THROUGH, default="standalone", help="the kind of deployment (default: %(default)s)"
+    )
+    parser.add_argument("--read-from", default="", help="where hatopo reads, as replica_preferred")
+    parser.add_argument(
         "--client", choices=["hatopo", "plain"], default="hatopo", help="plain: prove this runner itself"
     )
     parser.add_argument("tests", nargs="*", default=FILES, help="node ids, instead of all, as in the output of a run")
     chosen = parser.parse_args()
-    variant = Variant(chosen.redis_version, chosen.protocol, chosen.pooled)
+    variant = Variant(chosen.redis_version, chosen.protocol, chosen.pooled, chosen.through, chosen.read_from)
     began = time.monotonic()
     try:
         baseline, other = start("plain", variant, chosen.tests), start(chosen.client, variant, chosen.tests)

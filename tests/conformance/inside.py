@@ -1,8 +1,9 @@
 """Runs redis-py's tests in a process of their own, with the client under test put in the place of redis-py's.
 
 A script, started by suite.py in the directory that holds redis-py's `tests` package, as
-`inside.py {plain|hatopo} {single|pooled} WHERE-HATOPO-IS REPORT PYTEST-OPTIONS...`. Every client of those tests
-comes from `_get_client` of their conftest, which is replaced before the test modules import it. Outcomes go to
+`inside.py CHOSEN WHERE-HATOPO-IS REPORT PYTEST-OPTIONS...`. CHOSEN is JSON: the client ("plain" or "hatopo"), whether
+it has a single connection, through which kind of deployment it connects, with which options. Every client of those
+tests comes from `_get_client` of their conftest, which is replaced before the test modules import it. Outcomes go to
 REPORT as they come, a line of JSON each: [node id, outcome, text of the failure]; the last line about a test holds.
 """
 
@@ -19,6 +20,7 @@ from urllib.parse import urlsplit
 import pytest
 import redis
 from redis.backoff import NoBackoff
+from redis.connection import parse_url
 from redis.retry import Retry
 
 if TYPE_CHECKING:
@@ -28,9 +30,12 @@ if TYPE_CHECKING:
 class Stand:
     """A pytest plugin: puts the client in place, and records what became of every test."""
 
-    def __init__(self, client: str, single: bool, report: Path) -> None:
-        self._hatopo = importlib.import_module("hatopo") if client == "hatopo" else None
-        self._single = single
+    def __init__(self, chosen: dict[str, Any], report: Path) -> None:
+        self._hatopo = importlib.import_module("hatopo") if chosen["client"] == "hatopo" else None
+        self._chosen = chosen
+        # One more client through Sentinel is open all the time, as in an application: were each test's the first of its
+        # sentinels, it would find out everything anew.
+        self._companion: Any = None
         self._report = report
         self._failed: set[str] = set()
 
@@ -42,7 +47,7 @@ class Stand:
         def get_client(
             cls: Any, request: Any, single_connection_client: bool = True, *args: Any, **keywords: Any
         ) -> Any:
-            single = single_connection_client and self._single
+            single = single_connection_client and self._chosen["single"]
             # Clusters, TLS and deployments of their own are no part of this run: they stay redis-py's.
             if self._hatopo is None or cls is not redis.Redis or keywords.get("ssl"):
                 return original(cls, request, single, *args, **keywords)
@@ -56,12 +61,9 @@ class Stand:
         url = from_url or request.config.getoption("--redis-url")
         if protocol := request.config.getoption("--protocol"):
             keywords.setdefault("protocol", int(protocol))
-        if "db" in keywords:  # here a keyword overrides the URL; in redis-py's from_url the URL wins
-            url = urlsplit(url)._replace(path="").geturl()
-        assert self._hatopo is not None
         # As redis-py's fixture has it: its pool is built without a retry, and its errors show arguments.
         keywords = {"retry": Retry(NoBackoff(), 0), "error_arguments": True, **keywords}
-        client = self._hatopo.from_url(url, single_connection_client=single, **keywords)
+        client = self.open(url, single_connection_client=single, **keywords)
 
         def teardown() -> None:
             if flushdb:
@@ -72,9 +74,32 @@ class Stand:
         request.addfinalizer(teardown)
         return client
 
+    def open(self, url: str, **keywords: Any) -> Any:
+        """A client of the server there, through what was chosen; keywords override the URL, as in their fixture."""
+        assert self._hatopo is not None
+        keywords |= self._chosen["options"]
+        if self._chosen["through"] == "standalone":
+            if "db" in keywords:  # in redis-py's from_url the URL wins
+                url = urlsplit(url)._replace(path="").geturl()
+            return self._hatopo.from_url(url, **keywords)
+        named = parse_url(url)
+        server = f"{named.pop('host')}:{named.pop('port')}"
+        keywords = {**named, **keywords}
+        if self._chosen["through"] == "replicated":
+            return self._hatopo.replicated([server], **keywords)
+        deployment = self._chosen["service"], [tuple(one) for one in self._chosen["sentinels"]]
+        if self._companion is None:
+            self._companion = self._hatopo.sentinel(*deployment)
+            self._companion.wait_ready(10)
+        return self._hatopo.sentinel(*deployment, **keywords)
+
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         if report.failed:
             self._record(report.nodeid, "error", report.longreprtext)
+
+    def pytest_unconfigure(self) -> None:
+        if self._companion is not None:
+            self._companion.close()
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         for item in items:
@@ -115,11 +140,11 @@ def again_if_disconnected(call: Callable[[], object]) -> None:
 
 
 def main() -> int:
-    client, connections, home, report, *options = sys.argv[1:]
+    chosen, home, report, *options = sys.argv[1:]
     # The directory of this script must not offer its modules to them. (That of hatopo may hold a `tests`: pytest puts
     # theirs before it.)
     sys.path[0] = home
-    return int(pytest.main(options, plugins=[Stand(client, connections == "single", Path(report))]))
+    return int(pytest.main(options, plugins=[Stand(json.loads(chosen), Path(report))]))
 
 
 if __name__ == "__main__":

@@ -14,9 +14,9 @@ import tarfile
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from hatopo.testing.real import RealNode
+from hatopo.testing.real import RealNode, RealSentinelDeployment
 from tests.servers import PLAIN
 
 if TYPE_CHECKING:
@@ -47,6 +47,10 @@ filterwarnings =
 """
 
 
+THROUGH = ("standalone", "sentinel", "replicated")
+"""The kinds of deployments: a server by its URL, one that sentinels name, one that says itself that it is a master."""
+
+
 class NoTests(Exception):
     """redis-py's tests cannot be had: no network, or no such version."""
 
@@ -58,10 +62,13 @@ class Variant:
     version: str
     protocol: str = "default"
     pooled: bool = False
+    through: str = "standalone"
+    read_from: str = ""
 
     @property
     def label(self) -> str:
-        return f"{self.version}/{self.protocol}/{'pooled' if self.pooled else 'single'}"
+        through = f"{self.through}+{self.read_from}" if self.read_from else self.through
+        return f"{self.version}/{self.protocol}/{'pooled' if self.pooled else 'single'}/{through}"
 
 
 @dataclass(frozen=True)
@@ -99,12 +106,15 @@ def fetch(version: str) -> Path:
     return home
 
 
+Servers: TypeAlias = RealNode | RealSentinelDeployment
+
+
 @dataclass
 class Run:
-    """A run under way: the process, its server, and where its outcomes will be."""
+    """A run under way: the process, its servers, and where its outcomes will be."""
 
     process: subprocess.Popen[bytes]
-    server: RealNode
+    servers: Servers
     scratch: Path
 
     def finish(self, seconds: float = 600) -> dict[str, Outcome]:
@@ -126,34 +136,53 @@ class Run:
     def abandon(self) -> None:
         self.process.kill()
         self.process.wait()
-        self.server.close()
+        self.servers.close()
         shutil.rmtree(self.scratch, ignore_errors=True)
 
 
 def start(client: str, variant: Variant, tests: Sequence[str] = FILES) -> Run:
-    """Start the tests through "plain" redis-py or "hatopo", against a fresh server."""
+    """Start the tests through "plain" redis-py or "hatopo", against fresh servers.
+
+    redis-py is given the server itself, whatever hatopo goes through: what passes with it there is the measure.
+    """
     home = fetch(variant.version)
     scratch = Path(tempfile.mkdtemp(prefix="hatopo-conformance-"))
-    configuration = scratch / "pytest.ini"
-    configuration.write_text(CONFIGURATION)
-    server = RealNode(config=PLAIN)
-    server.start()
-    url = f"redis://localhost:{server.port}"
-    options = [*tests, *SELECTION, "-q", "-p", "no:cacheprovider", "-c", str(configuration)]
-    # Other styles parse the source with `ast`, which CPython 3.11 cannot do while a test's left-over thread runs.
-    options.append("--tb=native")
-    options += [f"--rootdir={home}", f"--redis-url={url}/0", f"--redis-mod-url={url}"]
-    if variant.protocol != "default":
-        options.append(f"--protocol={variant.protocol}")
     where = importlib.util.find_spec("hatopo")
     assert where is not None
     assert where.origin is not None
-    plugin = [str(HERE / "inside.py"), client, "pooled" if variant.pooled else "single"]
-    command = [sys.executable, *plugin, str(Path(where.origin).parent.parent), str(scratch / "outcomes"), *options]
+    servers, chosen = stage(client, variant)
+    plugin = [str(HERE / "inside.py"), json.dumps(chosen), str(Path(where.origin).parent.parent)]
+    command = [sys.executable, *plugin, str(scratch / "outcomes"), *options(variant, home, scratch, servers), *tests]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
     with (scratch / "output").open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output, cwd=home, env=environment)
-    return Run(process, server, scratch)
+    return Run(process, servers, scratch)
+
+
+def stage(client: str, variant: Variant) -> tuple[Servers, dict[str, Any]]:
+    """Start what the tests run against, and say how they are to connect."""
+    chosen = {"client": client, "single": not variant.pooled, "through": variant.through, "options": {}}
+    if variant.read_from:
+        chosen["options"] = {"read_from": variant.read_from}
+    if variant.through != "sentinel":
+        server = RealNode(config=PLAIN)
+        server.start()
+        return server, chosen
+    deployment = RealSentinelDeployment(replicas=0, config=PLAIN)
+    deployment.start()
+    return deployment, {**chosen, "service": deployment.name, "sentinels": deployment.sentinels}
+
+
+def options(variant: Variant, home: Path, scratch: Path, servers: Servers) -> list[str]:
+    """What pytest is told."""
+    configuration = scratch / "pytest.ini"
+    configuration.write_text(CONFIGURATION)
+    server = servers if isinstance(servers, RealNode) else servers.nodes[0]
+    url = f"redis://localhost:{server.port}"
+    # Other styles parse the source with `ast`, which CPython 3.11 cannot do while a test's left-over thread runs.
+    given = [*SELECTION, "-q", "--tb=native", "-p", "no:cacheprovider", "-c", str(configuration)]
+    given += [f"--rootdir={home}", f"--redis-url={url}/0", f"--redis-mod-url={url}"]
+    return given if variant.protocol == "default" else [*given, f"--protocol={variant.protocol}"]
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from hatopo.testing import Node, RealNode, RealSentinelDeployment, ScaledClock, SentinelDeployment
+from hatopo.testing import (
+    Node,
+    RealNode,
+    RealReplication,
+    RealSentinelDeployment,
+    Replication,
+    ScaledClock,
+    SentinelDeployment,
+)
 from hatopo.testing.real import server_version
 from tests.drivers import SyncDriver
 
@@ -67,6 +75,14 @@ def make_set(backend: str) -> Iterator[Callable[..., SentinelDeployment]]:
 def sentinel_set(make_set: Callable[..., SentinelDeployment]) -> SentinelDeployment:
     """One master, two replicas and three sentinels of the test's own."""
     return make_set()
+
+
+@pytest.fixture
+def make_replication(backend: str) -> Iterator[Callable[..., Replication]]:
+    """Makes masters with their replicas, which nobody watches."""
+    kind: Any = {"embedded": Replication, "real": RealReplication}[backend]
+    with contextlib.ExitStack() as stack:
+        yield lambda **options: stack.enter_context(kind(**options))
 
 
 @pytest.fixture
