@@ -13,6 +13,8 @@ from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING
 
+import redis.exceptions as rx
+
 from hatopo.address import Address
 from hatopo.client._roles import role_on
 from hatopo.client._threads import start_thread
@@ -117,6 +119,10 @@ class Promotion:
             if self._wire is None:
                 self._wire = self._service.dial(self.address)
             return None if self._wire is None else role_on(self._wire)
+        except rx.AuthenticationError:  # it will not have us: whoever needs it is told so, and it is not asked again
+            self._wire = None
+            self.over = True
+            return None
         except Exception:  # credential providers and name functions are the user's: whatever it is, nobody told
             if self._wire is not None:
                 self._wire.disconnect()

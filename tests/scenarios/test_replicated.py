@@ -51,10 +51,10 @@ def replication(make_replication: Callable[..., Replication]) -> Replication:
     return make_replication()
 
 
-def assert_followed(ledger: Ledger, discarded: set[str], ambiguous: int = 0) -> None:
+def assert_followed(ledger: Ledger, discarded: set[str]) -> None:
     """No error, nothing applied twice, nothing lost but what Redis itself threw away when it was told to."""
     assert ledger.acknowledged > 0
-    assert_only_ambiguous(ledger, outages=ambiguous)
+    assert_only_ambiguous(ledger, outages=0)
     assert ledger.doubled == []
     assert {*ledger.lost} <= discarded
 
@@ -138,9 +138,10 @@ class TestRolesByHand:
         assert answer.reply == b"value"
         assert {*answer.nodes} <= {one.address for one in replicas}
 
-    def test_one_that_comes_is_used_and_one_that_goes_is_missed_by_nobody(
+    def test_one_that_comes_is_used_and_one_that_goes_is_forgotten(
         self, driver: WatchingDriver, replication: Replication
     ) -> None:
+        """Only its master has ever named it, and does so no more."""
         master, leaving, staying = replication.nodes
         driver.open_replicated([master.address], read_from="replica_preferred")
         with Load(driver, incr=1, get=2, set=1, **READERS) as load:
@@ -150,18 +151,9 @@ class TestRolesByHand:
             replication.remove(leaving)
             eventually(lambda: not is_fit(driver, leaving), what="it is missed")
             load.progress()
+            eventually(lambda: leaving.address not in driver.nodes(), 20, "it is forgotten")
             wait_read_from(load, joined, staying)
         assert_rode_through(load.ledger(master), outages=0)
-
-    def test_one_that_has_gone_for_good_is_forgotten(self, driver: WatchingDriver, replication: Replication) -> None:
-        """Only its master has ever named it, and does so no more."""
-        master, leaving, staying = replication.nodes
-        driver.open_replicated([master.address], read_from="replica_preferred")
-        driver.call("ping")
-        eventually(lambda: is_fit(driver, leaving) and is_fit(driver, staying), what="both are known")
-        replication.remove(leaving)
-        eventually(lambda: leaving.address not in driver.nodes(), what="it is forgotten")
-        assert is_fit(driver, staying)
 
 
 class TestWhoIsTheMaster:
@@ -169,7 +161,8 @@ class TestWhoIsTheMaster:
 
     def test_the_one_that_others_follow(self, driver: WatchingDriver, replication: Replication) -> None:
         master, stray, other = replication.nodes
-        driver.open_replicated(addresses(replication), read_from="replica_preferred")
+        seeds = [stray.address, master.address, other.address]
+        driver.open_replicated(seeds, read_from="replica_preferred")
         with Load(driver, incr=2, set=2, **READERS) as load:
             wait_read_from(load, stray, other)
             stray.replicate(None)
@@ -337,8 +330,7 @@ class TestWithoutThreads:
             wait_read_from(load, old)
             other.start()
             wait_read_from(load, other)
-        # Nobody is there to end what is under way at the former master a moment later: that is done at once.
-        assert_followed(load.ledger(new), discarded, ambiguous=1)
+        assert_followed(load.ledger(new), discarded)
 
 
 class TestProcesses:
@@ -356,22 +348,25 @@ class TestProcesses:
     def test_clients_that_are_gone_leave_nothing(self, replication: Replication, how: str) -> None:
         """Neither a thread nor a connection, of those that asked the nodes included."""
         eventually(lambda: not threads_of_hatopo(), what="the threads of earlier tests are gone")
-        for _ in range(5):
-            use_once(addresses(replication), how)
+        kept = [used_once(addresses(replication)) for _ in range(5)]
+        assert threads_of_hatopo("health")
+        if how == "closed":
+            for client in kept:
+                client.close()
+        else:
+            kept.clear()
+            gc.collect()
         eventually(lambda: not threads_of_hatopo(), what="no thread stays")
         eventually(
             lambda: all("name=gone" not in node.execute("CLIENT", "LIST") for node in replication.nodes),
             what="no connection stays",
         )
+        assert len(kept) == (5 if how == "closed" else 0)
 
 
-def use_once(nodes: list[Address], how: str) -> None:
-    """A client that reads and writes, and is not needed any more."""
+def used_once(nodes: list[Address]) -> hatopo.Redis:
+    """A client that has read and written, and is not needed any more."""
     client = hatopo.replicated(nodes, read_from="replica_preferred", client_name="gone")
     client.set("key", "value")
     client.get("key")
-    assert threads_of_hatopo("health")
-    if how == "closed":
-        client.close()
-    del client
-    gc.collect()
+    return client
