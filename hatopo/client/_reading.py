@@ -74,7 +74,7 @@ class Reader:
         if now >= plan.until:
             return None
         one, other = plan.pairs[int(random() * plan.count)]
-        return other if len(one.members) - len(one.idle) > len(other.members) - len(other.idle) else one
+        return other if len(one.alive) - len(one.idle) > len(other.alive) - len(other.idle) else one
 
 
 class Reading:

@@ -14,7 +14,7 @@ import os
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from contextlib import suppress
 from dataclasses import dataclass
 from random import Random
@@ -192,6 +192,7 @@ class NodePool:
         self._observer = observer
         self._gate = DialGate(rng)  # used under the lock
         self.members: weakref.WeakSet[Wire] = weakref.WeakSet()  # idle and lent; changed under the lock
+        self.alive: Sized = vars(self.members)["data"]  # what is in it: its own length is Python code, for the hot path
         self._make_locks()
         survive_fork(self)
 
@@ -241,7 +242,7 @@ class NodePool:
     @property
     def in_flight(self) -> int:
         """How many connections are in use."""
-        return len(self.members) - len(self.idle)
+        return len(self.alive) - len(self.idle)
 
     def probe(self, until: float) -> None:
         """Finds out on a new connection whether the node answers, unless that is known to be false, or being tried."""
@@ -476,5 +477,6 @@ class NodePool:
         self._gate = DialGate(self._rng)
         self.idle.clear()
         members, self.members = list(self.members), weakref.WeakSet()
+        self.alive = vars(self.members)["data"]
         for connection in members:
             connection.disown()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import logging
+import random
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -35,8 +36,8 @@ if TYPE_CHECKING:
 
 REAL_FAULTS = ("kill", "freeze", "link")
 READERS, WRITERS = 4, 4
-SETTLE = 1.0
-"""Seconds of load before anything happens."""
+SETTLE, JITTER = 0.75, 0.75
+"""Seconds of load before anything happens, and at most so many more: nodes are asked how they are every 0.75 s."""
 PATIENCE = 20.0
 """Seconds after which what has not happened is given up."""
 UNUSED, USED_AGAIN, FOLLOWED, EXTRA = 1.0, 2.0, 1.5, 1.0
@@ -111,7 +112,7 @@ class Callers:
             self._start("read", lambda: self.driver.call("get", "key"))
         for _ in range(self.writers):
             self._start("write", lambda: self.driver.call("incr", "count"))
-        time.sleep(SETTLE)
+        time.sleep(SETTLE + random.uniform(0, JITTER))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -153,7 +154,7 @@ def suffer(backend: str, name: str, policy: str, hold: float) -> Outage:
         with Callers(driver) as callers:
             begun = time.monotonic()
             fault.begin(driver, bad, master)
-            time.sleep(hold)
+            time.sleep(hold + random.uniform(0, JITTER))
             fault.end(driver, bad, master)
             healed = time.monotonic()
             wait_for(lambda: given.to(bad, "read", healed))

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 def test_every_figure_is_shown(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reading, "SETTLE", 0.1)
+    monkeypatch.setattr(reading, "JITTER", 0.0)
     few = ["--runs", "1", "--hold", "0.2", "--reads", "400", "--rounds", "2", "--n", "20"]
     main(["--backend", "embedded", "--faults", "kill", "--policies", "any", *few])
     shown = capsys.readouterr().out
