@@ -35,6 +35,8 @@ SHORT_SILENCE, LONG_SILENCE = 0.3, 1.0
 """Seconds without an answer after which a node comes last, and after which it is taken for dead."""
 VISIT = 0.5
 """Seconds for a connection, the handshake and an answer."""
+LOGIN_PAUSE = 5.0
+"""Seconds for which a node that refuses the login is left alone, at the most: accounts are locked for less."""
 NAME_LASTS = 5.0
 """Seconds after which a node that is known by name is dialled anew: the name may lead elsewhere by now."""
 
@@ -76,6 +78,7 @@ class Line:
         self.renew_at = float("inf")  # when the connection is replaced
         self.failures = 0  # visits in vain since the last answer
         self.visit_at = 0.0  # not before this moment is it visited again
+        self.turned_away = False  # it has refused the login at the last visit
         self.asked: float | None = None  # when the question under way was put; None: there is none
         self.number = 0  # of the round in which it was put
         self.visited = False  # a short thread is at it
@@ -260,7 +263,8 @@ class Monitor:
     def _rate(self, line: Line, *, gone: bool) -> None:
         """How soon a node may be visited again: one that does not answer is left alone a while, ever longer."""
         line.failures = min(line.failures + 1, 8) if gone else 0
-        line.visit_at = monotonic() + min(HURRY * 2**line.failures, GAP / 2) if gone else 0.0
+        most = LOGIN_PAUSE if line.turned_away else GAP / 2
+        line.visit_at = monotonic() + min(HURRY * 2**line.failures, most) if gone else 0.0
 
     def _pause(self, seconds: float) -> None:
         """Waits for a visitor."""
@@ -297,7 +301,7 @@ class Monitor:
 
     def _visit(self, owner: Owner, line: Line) -> tuple[Line, Wire | None, Checkup]:
         """Connects and asks; the connection is kept if the node has answered."""
-        wire = None
+        wire, line.turned_away = None, False
         try:
             wire = owner.make_line(line.address)
             wire.dial_by = monotonic() + VISIT
@@ -305,6 +309,7 @@ class Monitor:
         except Exception as error:  # credential providers and name functions are the user's
             if wire is not None:
                 wire.disconnect()
+            line.turned_away = isinstance(error, rx.AuthenticationError)
             return line, None, Checkup(self._number, error=_why(error))
         checkup = self._exchange(line, wire)
         line.renew_at = float("inf") if line.address.is_ip else monotonic() + NAME_LASTS

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import redis.exceptions as rx
 
+from hatopo import errors
 from hatopo.address import Address
 from hatopo.client._roles import role_on
 from hatopo.client._threads import start_thread
@@ -119,7 +120,7 @@ class Promotion:
             if self._wire is None:
                 self._wire = self._service.dial(self.address)
             return None if self._wire is None else role_on(self._wire)
-        except rx.AuthenticationError:  # it will not have us: whoever needs it is told so, and it is not asked again
+        except (rx.AuthenticationError, errors.HandshakeError):  # it will not have us, and is not asked again
             self._wire = None
             self.over = True
             return None

@@ -30,9 +30,9 @@ class PubSub(redis.client.PubSub):
     def _execute(self, conn: Any, command: Any, *args: Any, **kwargs: Any) -> Any:
         failures = 0
         while True:
+            if not conn.is_connected:
+                self._move(conn, monotonic())
             try:
-                if not conn.is_connected:
-                    self._move(conn, monotonic())
                 if not _READS_TAKE_A_TIMEOUT:
                     conn._sock.settimeout(None)  # silence is no failure here; a read that must not block asks first
                 return command(*args, **kwargs)

@@ -17,8 +17,9 @@ from hatopo.errors import clip
 from hatopo.routing._read_from import NodeStatus
 from hatopo.topology import RoleReport, Topology, parse_info, parse_role
 
-SMOOTHING = 0.2
-"""The weight of the newest latency in the moving average."""
+SLOWER, FASTER = 0.2, 0.6
+"""The weight of the newest latency in the moving average: who has answered quickly is near, who was late may just have
+been busy."""
 HOPS = 3
 """How many replicas may stand between a replica and its master."""
 MAX_FORMER = 1000
@@ -162,7 +163,8 @@ class Health:
             late = last is not None and bool(last.error)  # how long it has stood still says nothing of its distance
             if checkup.latency is not None and not late:
                 old = checkup.latency if ward.latency is None else ward.latency
-                ward.latency = old + SMOOTHING * (checkup.latency - old)
+                weight = SLOWER if checkup.latency > old else FASTER
+                ward.latency = old + weight * (checkup.latency - old)
         self._compare(ward.master, checkup.number)
         return before != self._states(ward.master)
 

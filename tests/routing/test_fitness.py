@@ -195,6 +195,8 @@ def test_latency_is_smoothed() -> None:
     health = healthy()
     health.heard(R, read_checkup(2, b"PONG", ROLE_OF_REPLICA, 0.101))
     assert health.statuses([R])[0].latency == pytest.approx(0.021)
+    health.heard(R, read_checkup(3, b"PONG", ROLE_OF_REPLICA, 0.001))
+    assert health.statuses([R])[0].latency == pytest.approx(0.009), "near again soon"
 
 
 def test_who_follows_a_former_master_is_not_read_from() -> None:
