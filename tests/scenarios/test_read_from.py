@@ -57,6 +57,25 @@ def fault(request: pytest.FixtureRequest, backend: str) -> str:
     return str(request.param)
 
 
+def suffer(driver: WatchingDriver, deployment: SentinelDeployment, name: str) -> None:
+    """A fault at one of two replicas, under readers of three policies, from its beginning to its end."""
+    fault, (master, bad, good) = FAULTS[name], deployment.nodes
+    driver.open_sentinel(
+        "mymaster", deployment.sentinels, read_from="replica_preferred", max_lag=MAX_LAG, socket_timeout=2
+    )
+    with Load(driver, incr=1, get=2, set=1, **READERS) as load:
+        wait_read_from(load, bad, good)
+        fault.begin(driver, bad, master)
+        eventually(lambda: why_refused(driver, bad), 20, "it is noticed")
+        assert fault.why in why_refused(driver, bad)
+        assert_spared(driver, load, bad)
+        wait_read_from(load, good)
+        fault.end(driver, bad, master)
+        wait_read_from(load, bad, good)
+        load.progress()
+    assert_rode_through(load.ledger(master), outages=0)
+
+
 class TestOneOfTwoReplicas:
     """One client, whose threads read by three policies."""
 
@@ -67,29 +86,8 @@ class TestOneOfTwoReplicas:
         """No sentinel notices anything, or does: the client finds out by itself."""
         deployment = make_set(down_after=NEVER)
         hands_off(deployment)
-        self._suffer(driver, deployment, fault)
+        suffer(driver, deployment, fault)
         assert_told(driver, deployment.nodes[1])
-
-    def test_sentinels_notice_it_too(self, driver: WatchingDriver, sentinel_set: SentinelDeployment) -> None:
-        """Then what is under way there is not waited for."""
-        self._suffer(driver, sentinel_set, "freeze")
-
-    def _suffer(self, driver: WatchingDriver, deployment: SentinelDeployment, name: str) -> None:
-        fault, (master, bad, good) = FAULTS[name], deployment.nodes
-        driver.open_sentinel(
-            "mymaster", deployment.sentinels, read_from="replica_preferred", max_lag=MAX_LAG, socket_timeout=2
-        )
-        with Load(driver, incr=1, get=2, set=1, **READERS) as load:
-            wait_read_from(load, bad, good)
-            fault.begin(driver, bad, master)
-            eventually(lambda: why_refused(driver, bad), 20, "it is noticed")
-            assert fault.why in why_refused(driver, bad)
-            assert_spared(driver, load, bad)
-            wait_read_from(load, good)
-            fault.end(driver, bad, master)
-            wait_read_from(load, bad, good)
-            load.progress()
-        assert_rode_through(load.ledger(master), outages=0)
 
     def test_one_that_is_promoted_by_hand_gets_no_reads(
         self, driver: WatchingDriver, sentinel_set: SentinelDeployment
@@ -132,6 +130,10 @@ class TestThoseThatTheSentinelsFlag:
             sentinel_set.heal()
             wait_read_from(load, cut_off, good)
         assert_rode_through(load.ledger(master), outages=0)
+
+    def test_one_that_is_frozen(self, driver: WatchingDriver, sentinel_set: SentinelDeployment) -> None:
+        """They notice it long before the client does, and what is under way there is not waited for."""
+        suffer(driver, sentinel_set, "freeze")
 
     def test_one_sentinel_alone_flags_nobody(self, driver: WatchingDriver, sentinel_set: SentinelDeployment) -> None:
         _, cut_off, good = sentinel_set.nodes
