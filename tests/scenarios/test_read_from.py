@@ -108,8 +108,8 @@ class TestOneOfTwoReplicas:
         assert_rode_through(load.ledger(master), outages=0)
 
 
-class TestThoseThatTheSentinelsFlag:
-    """A partition between a replica and the sentinels, which no process can be asked for."""
+class TestWhatSentinelsSay:
+    """And what they do not say, or not yet. No process can be asked for a partition between a replica and them."""
 
     @pytest.fixture(params=["embedded"])
     def backend(self, request: pytest.FixtureRequest) -> str:
@@ -148,6 +148,21 @@ class TestThoseThatTheSentinelsFlag:
             wait_read_from(load, cut_off, good)
             assert why_refused(driver, cut_off) == ""
         assert load.ledger(good).other_errors == []
+
+    def test_one_that_no_sentinel_knows_yet_is_used(
+        self, driver: WatchingDriver, make_set: Callable[..., SentinelDeployment]
+    ) -> None:
+        """Sentinels ask a master for its replicas every ten seconds, these never do; the client asks more often."""
+        deployment = make_set(replicas=1)
+        with contextlib.suppress(ServerError):  # before 7.0 they may come first
+            deployment.tune(info_period=3_600_000)
+        driver.open_sentinel("mymaster", deployment.sentinels, read_from="replica_preferred")
+        master, known = deployment.nodes
+        with Load(driver, incr=1, set=1, replica_preferred=2) as load:
+            wait_read_from(load, known)
+            fresh = deployment._start_node(master)
+            wait_read_from(load, fresh, known)
+        assert_rode_through(load.ledger(master), outages=0)
 
 
 def flags(sentinel: SentinelHandle, node: NodeHandle) -> str:
@@ -304,21 +319,6 @@ class TestMembers:
             load.progress()
             eventually(lambda: leaving.address not in driver.nodes(), 20, "it is forgotten")
             wait_read_from(load, joined, staying)
-        assert_rode_through(load.ledger(master), outages=0)
-
-    def test_one_that_no_sentinel_knows_yet_is_used(
-        self, driver: WatchingDriver, make_set: Callable[..., SentinelDeployment]
-    ) -> None:
-        """Sentinels ask a master for its replicas every ten seconds, these never do; the client asks more often."""
-        deployment = make_set(replicas=1)
-        with contextlib.suppress(ServerError):  # before 7.0 they may come first
-            deployment.tune(info_period=3_600_000)
-        driver.open_sentinel("mymaster", deployment.sentinels, read_from="replica_preferred")
-        master, known = deployment.nodes
-        with Load(driver, incr=1, set=1, replica_preferred=2) as load:
-            wait_read_from(load, known)
-            fresh = deployment._start_node(master)
-            wait_read_from(load, fresh, known)
         assert_rode_through(load.ledger(master), outages=0)
 
 
