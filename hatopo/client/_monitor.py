@@ -100,7 +100,7 @@ class Line:
         """What the two replies say."""
         ping, report = replies[:2]
         if isinstance(report, rx.NoPermissionError) and self.report == "ROLE":
-            self.report = "INFO"  # from the next visit on
+            self.report = "INFO"  # from the next question on
         found = read_checkup(number, ping, report, latency)
         return replace(found, zone=wire.zone, run_id=wire.run_id, peer=wire.peer)
 
