@@ -232,7 +232,6 @@ class Monitor:
             wire.send(line.question(wire), Patience(SHORT_SILENCE))
             line.asked, line.number = monotonic(), self._number
         except errors.NodeError:
-            line.close()
             self._send_visitor(owner, line)
 
     def _collect(self, owner: Owner, until: float) -> None:
@@ -275,19 +274,19 @@ class Monitor:
         try:
             line.replies += wire.drain()
         except errors.NodeError:
-            line.close()
             self._send_visitor(owner, line)
             return
         if len(line.replies) >= 2 and line.asked is not None:
             latency, line.asked = monotonic() - line.asked, None
             replies, line.replies = line.replies, []
             if not owner.heard(line.address, line.read(line.number, wire, replies, latency), fresh=False):
-                line.close()
                 self._send_visitor(owner, line)
 
     # ------------------------------------------------------------------ visits
 
     def _send_visitor(self, owner: Owner, line: Line) -> None:
+        """Has a node dialled anew; the connection that there is is of no use any more."""
+        line.close()
         me = weakref.ref(owner)
         line.visited, line.asked = True, monotonic()
 

@@ -135,9 +135,7 @@ class Reading:
         with self._lock:
             self._health.adopt(topology)
             self._outdate()
-            monitor = self._monitor
-        if monitor is not None:
-            monitor.hurry()
+        self._hurry()
 
     def failed(self, address: Address, why: str, *, barred: bool = False) -> None:
         """A call has failed at a node; `barred`: any other would, too, until the node says otherwise."""
@@ -147,10 +145,8 @@ class Reading:
             if not self._health.failed(address, why, barred=barred):
                 return
             self._outdate()
-            monitor = self._monitor
             self._looked = float("-inf")
-        if monitor is not None:
-            monitor.hurry()
+        self._hurry()
 
     def ask_now(self) -> None:
         """Has all nodes asked at once, if anybody asks them: by the thread, or here."""
@@ -163,6 +159,12 @@ class Reading:
             monitor.hurry()
         elif inline is not None:
             self._look_here(inline)
+
+    def _hurry(self) -> None:
+        """Has the thread ask at once, if there is one."""
+        monitor = self._monitor
+        if monitor is not None:
+            monitor.hurry()
 
     def stop(self) -> None:
         """Nobody reads any more."""

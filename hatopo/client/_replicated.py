@@ -22,7 +22,7 @@ from hatopo.client._threads import start_thread
 from hatopo.connection import Waiters, survive_fork
 from hatopo.events import Cause, FailoverStarted, SeveralMasters
 from hatopo.routing import Checkup
-from hatopo.topology import Census, Node, Offer, Shard, Statement, Topology, TopologyView, describe, elect
+from hatopo.topology import Census, Node, Offer, Shard, Topology, TopologyView, describe, elect
 
 if TYPE_CHECKING:
     from hatopo.client._deployment import Deployment
@@ -62,9 +62,7 @@ class _Own:
         """See `Source`."""
         if self._follower is None:
             self._follower = weakref.ref(follower)
-        news = self._news
-        if news is not None and follower.version < news.version:
-            follower.publish(news)
+        self._tell(follower)
 
     def leave(self, follower: Deployment) -> None:
         """See `Source`."""
@@ -76,8 +74,8 @@ class _Own:
             self._version += 1
             self._news = News(self._version, found, Cause.FIRST if self._news is None else cause, since)
 
-    def _tell(self) -> None:
-        follower, news = self._deployment(), self._news
+    def _tell(self, follower: Deployment | None) -> None:
+        news = self._news
         if follower is not None and news is not None and follower.version < news.version:
             follower.publish(news)
 
@@ -152,7 +150,7 @@ class RoleSource(_Own):
         """See `Source`."""
         if checkup.silent:
             return
-        said = None if checkup.role is None else Statement(checkup.role, checkup.run_id, checkup.peer)
+        said = checkup.statement
         with self._lock:
             if self._follower is None:
                 return  # the client was closed meanwhile
@@ -186,7 +184,7 @@ class RoleSource(_Own):
                 if found.masters != (current,):
                     self._since = None
             others, self._others = self._others, election.others
-        self._tell()
+        self._tell(self._deployment())
         if self._census.expects_more:
             follower.reading.ask_now()
         if election.master is not None and election.others and set(election.others) != set(others):
@@ -282,7 +280,7 @@ class NameSource(_Own):
                 self._behind[reader] = found if len(found) > 1 else ()
         with self._lock:
             self._put(self._topology(), Cause.NAMES)
-        self._tell()
+        self._tell(self._deployment())
 
     def silent(self, follower: Deployment, address: Address, calm: bool, until: float) -> None:
         """See `Source`."""

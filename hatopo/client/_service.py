@@ -32,7 +32,6 @@ from hatopo.topology import (
     NotFound,
     Offer,
     Sign,
-    Statement,
     Topology,
     TopologyView,
     Verdict,
@@ -165,8 +164,7 @@ class Service:
         """See `Source`."""
         if not checkup.silent:
             with self._lock:
-                said = None if checkup.role is None else Statement(checkup.role, checkup.run_id, checkup.peer)
-                self._census.note(address, said)
+                self._census.note(address, checkup.statement)
 
     def looked(self, follower: Deployment) -> None:
         """See `Source`. Sentinels hear of a new replica within ten seconds; its master names it at once."""

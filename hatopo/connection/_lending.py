@@ -228,14 +228,17 @@ class NodePool:
                 patience = min(until, monotonic() + self._room.patience)
             self._wait(patience)
 
-    def take(self, now: float, *, check: bool) -> Wire | None:
-        """An idle connection that may be used; None: there is none at once. The hot path: see `lend`."""
+    def take(self, now: float, *, check: bool, until: float = float("inf")) -> Wire | None:
+        """The idle connection that was used last, if it may be used; None: it may not, or there is none.
+
+        The hot path: see `lend`.
+        """
         try:
             connection = self.idle.pop()
         except IndexError:
             return None
         fresh = now < connection.check_at and connection.generation == self.generation
-        if (fresh and (not check or connection.clean())) or self.fit(connection, now):
+        if (fresh and (not check or connection.clean())) or self.fit(connection, now, until):
             return connection
         return None
 
@@ -323,17 +326,11 @@ class NodePool:
         self.members.add(connection)
 
     def _take_idle(self, until: float, check: bool) -> Wire | None:
-        while True:
-            try:
-                connection = self.idle.pop()
-            except IndexError:
-                return None
-            now = monotonic()
-            fresh = now < connection.check_at and connection.generation == self.generation
-            if fresh and (not check or connection.clean()):
+        while self.idle:
+            connection = self.take(monotonic(), check=check, until=until)
+            if connection is not None:
                 return connection
-            if self.fit(connection, now, until):
-                return connection
+        return None
 
     def _rested(self, connection: Wire, idle: float, until: float) -> bool:
         care = self._care

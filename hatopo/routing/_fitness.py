@@ -15,7 +15,7 @@ import redis.exceptions as rx
 from hatopo.address import Address
 from hatopo.errors import clip
 from hatopo.routing._read_from import NodeStatus
-from hatopo.topology import RoleReport, Topology, parse_info, parse_role
+from hatopo.topology import RoleReport, Statement, Topology, parse_info, parse_role
 
 SLOWER, FASTER = 0.2, 0.6
 """The weight of the newest latency in the moving average: who has answered quickly is near, who was late may just have
@@ -53,6 +53,11 @@ class Checkup:
     zone: str = ""
     run_id: str = ""
     peer: Address | None = None
+
+    @property
+    def statement(self) -> Statement | None:
+        """What the node said of itself; None: nothing."""
+        return None if self.role is None else Statement(self.role, self.run_id, self.peer)
 
     @property
     def ominous(self) -> bool:
