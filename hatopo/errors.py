@@ -216,6 +216,11 @@ def clip(text: object, limit: int = 200) -> str:
     return shown if len(shown) <= limit else shown[:limit] + "..."
 
 
+def about(node: object, why: str) -> str:
+    """What is told of a node, for a message, with its name once."""
+    return clip(why if f"{node}" in why else f"{node}: {why}")
+
+
 PUBLIC = (
     HatopoError,
     OptionError,

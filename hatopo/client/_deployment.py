@@ -9,7 +9,7 @@ Shared by every client of the deployment and by their clones; closed by the clie
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from time import monotonic
 from typing import Any, Protocol
@@ -180,6 +180,10 @@ class Deployment(Nodes):
         topology = self.topology
         known = () if topology is None else (node.address for node in topology.nodes)
         return (*known, *(() if self._source is None else self._source.watched()))
+
+    def absent(self) -> Mapping[Address, str]:
+        """The nodes that belong and have no place in the view in force, and why."""
+        return {} if self._source is None else self._source.absent()
 
     def admitted(self, announced: Address, said_by: Address) -> Address | None:
         """Where a node is dialled that another one has announced; None if it is not."""

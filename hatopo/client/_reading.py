@@ -293,8 +293,8 @@ class Reading:
             for status in statuses
         }
         refused |= {str(node.address): "it is not known yet" for node in topology.nodes if node.address not in known}
-        parts = (errors.clip(why if node in why else f"{node}: {why}") for node, why in refused.items())
-        shown = "; ".join(parts) or "no node is known"
+        refused |= {str(address): why for address, why in self._absent().items()}
+        shown = "; ".join(errors.about(node, why) for node, why in refused.items()) or "no node is known"
         message = (
             f"{command} was not sent: no node may answer it under read_from={policy}: {shown}. A policy that permits "
             "the master, such as replica_preferred, would use it then"
@@ -324,9 +324,14 @@ class Reading:
         pools = {} if deployment is None else {pool.address: pool for pool in deployment.pools}
         with self._lock:
             known = self._health.statuses()
-        return tuple(
+        placed = (
             replace(one, in_flight=pools[one.address].in_flight) if one.address in pools else one for one in known
         )
+        return (*placed, *(NodeStatus(address, "", why) for address, why in self._absent().items()))
+
+    def _absent(self) -> Mapping[Address, str]:
+        deployment = self._deployment()
+        return {} if deployment is None else deployment.absent()
 
     def _look(self, policy: ReadFrom, shard: Shard, until: float) -> None:
         """Has the nodes of a shard asked, if they are not, and waits for the first answer of one that is preferred."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -206,10 +206,28 @@ class RoleSource(_Own):
                 follower.emit(FailoverStarted(self.name, f"{address} says that it is a replica"))
             follower.reading.ask_now()
 
+    def absent(self) -> Mapping[Address, str]:
+        """See `Source`."""
+        with self._lock:
+            if self._follower is None:
+                return {}
+            nodes = () if self._view.current is None else self._view.current.nodes
+            inside = {node.address for node in nodes}
+            ids = {node.id for node in nodes}
+            twice = {address for address, said in self._census.said.items() if said.run_id and said.run_id in ids}
+            return {address: self._says(address) for address in self._members if address not in inside | twice}
+
+    def _says(self, address: Address) -> str:
+        """What a node says that it is, or why it does not; under the lock."""
+        said = self._census.said.get(address)
+        if said is None:
+            return self._unheard.get(address, "it has not been asked yet")
+        return f"it says that it is a {said.role.role}"
+
     def why_unknown(self) -> errors.MasterNotFoundError:
         """See `Source`."""
         with self._lock:
-            parts = [f"{address}: {why}" for address, why in self._unheard.items()]
+            parts = [errors.about(address, why) for address, why in self._unheard.items()]
             parts += [f"{address} says that it is a {said.role.role}" for address, said in self._census.said.items()]
         told = "; ".join(parts) or "none has answered yet"
         return errors.MasterNotFoundError(f"no node of {self.name} says that it is the master: {told}")
@@ -287,6 +305,10 @@ class NameSource(_Own):
 
     def demoted(self, address: Address) -> None:
         """See `Source`: the name still leads to the former master; it is dialled again until it does not."""
+
+    def absent(self) -> Mapping[Address, str]:
+        """See `Source`."""
+        return {}
 
     def why_unknown(self) -> errors.MasterNotFoundError:
         """See `Source`."""

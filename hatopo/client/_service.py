@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -146,6 +146,10 @@ class Service:
     def last_word(self) -> float | None:
         """See `Source`."""
         return self._last_word
+
+    def absent(self) -> Mapping[Address, str]:
+        """See `Source`: sentinels tell of all."""
+        return {}
 
     # ------------------------------------------------------------------ replicas that no sentinel knows yet
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Protocol
 
 from hatopo import errors
@@ -36,6 +36,9 @@ class Source(Protocol):
 
     def why_unknown(self) -> errors.MasterNotFoundError:
         """Why no master is known."""
+
+    def absent(self) -> Mapping[Address, str]:
+        """Nodes that belong and have no place in the view in force, and why."""
 
     def last_word(self) -> float | None:
         """The moment at which somebody who knows the topology was last heard."""

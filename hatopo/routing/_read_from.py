@@ -26,7 +26,8 @@ class NodeStatus:
 
     Attributes:
         address: where it is dialled.
-        role: "master" or "replica", as the topology has it.
+        role: "master" or "replica", as the topology has it; "" where it has no place there: nobody has heard of the
+            node's role, or a second node says that it is the master.
         refused: why no read is sent to it, in words; "" if nothing speaks against it.
         doubtful: it has just failed: it is taken after all others.
         zone: its availability zone, where that is known.

@@ -85,13 +85,32 @@ def test_an_empty_server_is_no_master_while_the_master_is_silent(deployment: Rep
         assert faithful.execute("GET", "k") == "w"
 
 
+def test_all_that_are_listed_are_shown(deployment: Replication) -> None:
+    """Also one that has never answered, and one that has a master's role beside the master's: they are looked for."""
+    master, dead, rebel = deployment.nodes
+    dead.kill()
+    rebel.execute("REPLICAOF", "NO", "ONE")
+    with hatopo.replicated([node.address for node in deployment.nodes], read_from="replica") as client:
+        assert client.nodes() == ()
+        client.set("k", "v")
+        assert {one.port: one.role for one in client.nodes()} == {master.port: "master", dead.port: "", rebel.port: ""}
+        assert "Connection refused" in refused(client)[dead.port]
+        assert refused(client)[rebel.port] == "it says that it is a master"
+        with pytest.raises(hatopo.NoSuitableNodeError) as raised:
+            client.get("k")
+        assert {*raised.value.refused} == {f"{node.host}:{node.port}" for node in deployment.nodes}
+        dead.start()
+        rebel.execute("REPLICAOF", *master.address)
+        eventually(lambda: [one.role for one in client.nodes()] == ["master", "replica", "replica"])
+
+
 def test_a_node_that_was_learned_becomes_the_master(deployment: Replication) -> None:
     master, learned, other = deployment.nodes
     with hatopo.replicated([master.address], failover_timeout=20) as client:
         client.set("k", "v")
         eventually(lambda: len(client.nodes()) == 3)
         learned.execute("REPLICAOF", "NO", "ONE")
-        eventually(lambda: [one for one in client.nodes() if one.port != learned.port] == [*client.nodes()])
+        eventually(lambda: by_port(client)[learned.port].role == "", what="it has no place while nobody follows it")
         for node in (master, other):
             node.execute("REPLICAOF", *learned.address)
         assert client.set("k", "w")
