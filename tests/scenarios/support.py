@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 E = TypeVar("E", bound=events.Event)
 
 
-SLOW = 8.0
+SLOW = 4.0
 """The speed of sentinels between whose steps a client is to do something."""
 
 

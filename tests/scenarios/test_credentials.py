@@ -146,7 +146,7 @@ class TestAProviderAtTheNodes:
         protocol: int,
     ) -> None:
         """The old master still took the former password, which a provider that is late hands out first."""
-        deployment = make_set(**least(version))
+        deployment = make_set(speed=SLOW, **least(version))
         old, vault = deployment.master(), Vault("app", FIRST)
         driver.open_sentinel("mymaster", deployment.sentinels, protocol=protocol, **using(vault))
         with Load(driver, incr=4, get=2, set=2) as load:
@@ -155,6 +155,7 @@ class TestAProviderAtTheNodes:
             unlearn(deployment.replicas(), "app", FIRST)
             vault.change(SECOND)
             old.kill()
+            eventually(lambda: told(driver, events.NodeDown), what="nobody logs in there any more")
             vault.late = 1
             new = deployment.wait_switched(old)
             load.progress()
@@ -326,8 +327,8 @@ class TestTheSentinels:
             assert all("refused the login" in reason for reason in degraded.reasons)
             assert max(refusals(sentinel, "watcher") for sentinel in sentinels) < 20
             assert_no_password(driver.events, caplog.text)
-            learn(sentinels, "watcher", WATCHERS)
             before = [heard(driver, sentinel) for sentinel in sentinels]
+            learn(sentinels, "watcher", WATCHERS)
             eventually(
                 lambda: all(heard(driver, one) > count for one, count in zip(sentinels, before, strict=True)),
                 30,
