@@ -72,7 +72,9 @@ def test_the_demo_passes_without_a_server_on_the_path() -> None:
     shown = experiments(ended.stdout)
     assert [len(switches(part)) for part in shown.values()] == [1, 1, 0]
     assert [part.count("FAULT") for part in shown.values()] == [1, 1, 1]
-    assert re.search(rf"failovers +{len(switches(ended.stdout))} *\n", ended.stdout)
+    counted = re.search(r"failovers +(\d+) *\n", ended.stdout)
+    assert counted is not None
+    assert int(counted[1]) >= len(switches(ended.stdout)), "while the set is repaired, nothing is shown"
     assert re.search(r" S[123] +\+switch-master: A -> [BC]\n", ended.stdout)
 
 

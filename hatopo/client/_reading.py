@@ -207,8 +207,9 @@ class Reading:
                 self._missed(pool, error, until)
                 failure = error
         assert call.reader is not None
-        if failure is not None and (masters or isinstance(failure, errors.PoolExhaustedError)):
-            raise failure  # the policy permits the master, and that is waited for; or somebody is fit, and busy
+        busy = isinstance(failure, errors.PoolExhaustedError)
+        if failure is not None and (masters or busy or monotonic() >= until):
+            raise failure  # the master is permitted, and waited for; or somebody is fit, for whom there was no time
         raise self.none(call.name, call.reader.policy, topology)
 
     def _planned(self, call: Call, topology: Topology, pools: Mapping[Address, NodePool], until: float) -> Wire | None:
@@ -282,12 +283,12 @@ class Reading:
         """The error that names every node, and why it was not taken."""
         with self._lock:
             statuses = self._health.statuses()
-            doubts = {one.address: self._health.why_doubtful(one.address) for one in statuses if one.doubtful}
+            failures = {one.address: self._health.why_doubtful(one.address) for one in statuses}
         known = {status.address for status in statuses}
         ideal = [replace(status, refused="", doubtful=False) for status in statuses]
         permitted = {status.address for tier in policy.tiers(ideal) for status in tier}
         refused = {
-            str(status.address): status.refused or f"it has just failed: {doubts.get(status.address, '')}"
+            str(status.address): status.refused or f"it has just failed: {failures[status.address]}".rstrip(": ")
             if status.address in permitted
             else f"read_from={policy} does not permit it ({status.role})"
             for status in statuses

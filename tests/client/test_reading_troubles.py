@@ -156,6 +156,17 @@ def test_callers_in_a_hurry_say_nothing_of_a_node(deployment: Replication) -> No
         assert all(calls(node, "ping") - old < 10 for node, old in zip(deployment.nodes, before, strict=True))
 
 
+def test_a_caller_without_time_to_dial_meets_a_timeout(deployment: Replication) -> None:
+    """Not an error that says that no node is fit: that was not found out."""
+    with opened(deployment, read_from="replica") as client:
+        client.get("k")
+        for node in deployment.nodes:
+            node.delay("hello", 0.5, times=None)
+            node.disconnect("normal")
+        with pytest.raises(hatopo.NodeTimeoutError):
+            client.using(deadline=0.05).get("k")
+
+
 def test_what_is_written_under_watch_or_by_others_is_noted(deployment: Replication) -> None:
     with opened(deployment, read_from="replica") as client:
         with pin_after_write() as request, client.pipeline() as pipeline:
