@@ -229,10 +229,19 @@ class Deployment(Nodes):
         return errors.MasterNotFoundError("no master is known") if self._source is None else self._source.why_unknown()
 
     def lend_pinned(self, pin: Pin, until: float) -> Wire:
-        """A connection to the process that was met first at a node."""
-        pool = self._pools.get(pin.node)
-        if pool is None:
+        """A connection to the process that was met first at a node, as long as its data are what they were.
+
+        Raises:
+            RetiredError: it is another process, has another role, or takes over other data.
+        """
+        pool, topology = self._pools.get(pin.node), self.topology
+        if pool is None or topology is None:
             raise errors.RetiredError(f"{pin.node} is no node of {self.name} any more", pin.node)
+        if (pin.node in topology.masters) != pin.is_master:
+            raise errors.RetiredError(f"{pin.node} has changed its role", pin.node)
+        astray = "" if pin.is_master else self.reading.astray(pin.node, until)
+        if astray:
+            raise errors.RetiredError(f"{pin.node} is left: {astray}", pin.node)
         connection = pool.lend(until)
         if connection.run_id != (pin.run_id or connection.run_id):
             pool.give_back(connection)

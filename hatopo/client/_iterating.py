@@ -1,8 +1,8 @@
 """SCAN and its like, from the beginning to the end on one node.
 
 A cursor means something to the process that gave it, and to no other: asked elsewhere, elements are left out without a
-word. So an iterator keeps to one node, and begins again on another one if that is lost, or is another process than
-before. Elements may come twice then; none that was there all the time is left out.
+word. So an iterator keeps to one node, and begins again on another one if that is lost, is another process than before,
+changes its role or takes over other data. Elements may come twice then; none that was there all the time is left out.
 """
 
 from __future__ import annotations
@@ -51,10 +51,10 @@ def iterate(client: Redis, method: Callable[..., Any], args: tuple[Any, ...], op
     failed: set[Address] = set()
     end = float("inf")  # until when to go on after a failure
     while True:
-        node = _node(client, failed, min(end, monotonic() + terms.failover_timeout))
+        pin = _pin(client, failed, min(end, monotonic() + terms.failover_timeout))
         clone = client.using()
-        held = _Held(deployment, node) if deployment.topology is not None and deployment.topology.by_name else None
-        clone._warm, clone._terms = True, replace(terms, pin=Pin(node, lender=held))
+        held = _Held(deployment, pin) if deployment.topology is not None and deployment.topology.by_name else None
+        clone._warm, clone._terms = True, replace(terms, pin=replace(pin, lender=held))
         elements = _until_the_end(method(clone, *args, **options), held)
         while True:
             try:
@@ -69,7 +69,7 @@ def iterate(client: Redis, method: Callable[..., Any], args: tuple[Any, ...], op
                 hurried = terms.deadline is not None and isinstance(error, rx.TimeoutError)
                 if hurried or now >= min(end, end_of(None)):
                     raise  # the caller's own time is up, or our patience is
-                failed.add(node)
+                failed.add(pin.node)
                 break
             yield element
             failed, end = set(), float("inf")
@@ -87,18 +87,19 @@ def _until_the_end(elements: Iterator[Any], held: _Held | None) -> Iterator[Any]
 class _Held:
     """Lends one connection all the time."""
 
-    def __init__(self, deployment: Deployment, node: Address) -> None:
+    def __init__(self, deployment: Deployment, pin: Pin) -> None:
         self._deployment = deployment
-        self._node = node
+        self._pin = pin
         self._connection: Wire | None = None
 
     def lend(self, call: Call, until: float) -> Wire:
         """The connection: a new one for the first call, none after that has ended."""
         connection = self._connection
         if connection is None:
-            connection = self._connection = self._deployment.lend_pinned(Pin(self._node), until)
+            connection = self._connection = self._deployment.lend_pinned(self._pin, until)
         elif not connection.is_connected or not connection.clean():
-            raise errors.RetiredError(f"the connection to {self._node} has ended, and its cursor with it", self._node)
+            node = self._pin.node
+            raise errors.RetiredError(f"the connection to {node} has ended, and its cursor with it", node)
         return connection
 
     def give_back(self, connection: Wire, *, check: bool = False) -> None:
@@ -114,7 +115,7 @@ class _Held:
             self._deployment.give_back(self._connection, check=True)
 
 
-def _node(client: Redis, failed: set[Address], until: float) -> Address:
+def _pin(client: Redis, failed: set[Address], until: float) -> Pin:
     """The node to ask, another one than those that have failed if there is one; a master is waited for.
 
     Raises:
@@ -122,15 +123,15 @@ def _node(client: Redis, failed: set[Address], until: float) -> Address:
     """
     deployment, policy = client._deployment, client._terms.policy()
     topology = deployment.found(until)
-    found = None
     if topology is not None and not policy.only_master:
         found = deployment.reading.choose(policy, topology, failed, until)
         if found is None:
             raise deployment.reading.none("SCAN", policy, topology)
-    if found is None or topology is None or found in topology.masters:
-        terms = replace(client._terms, failover_timeout=max(until - monotonic(), 0.0))
-        deployment.run(Borrow(), terms, end_of(terms.deadline))  # rides through a failover
-        found = next(iter(deployment.topology.masters if deployment.topology is not None else ()), None)
-        if found is None:
-            raise errors.MasterNotFoundError("no master is known")
-    return found
+        if found not in topology.masters:
+            return Pin(found, is_master=False)
+    terms = replace(client._terms, failover_timeout=max(until - monotonic(), 0.0))
+    deployment.run(Borrow(), terms, end_of(terms.deadline))  # rides through a failover
+    master = next(iter(deployment.topology.masters if deployment.topology is not None else ()), None)
+    if master is None:
+        raise errors.MasterNotFoundError("no master is known")
+    return Pin(master, is_master=True)

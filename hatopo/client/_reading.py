@@ -317,6 +317,20 @@ class Reading:
                 return deployment.rng.choice(left)
         return next((status.address for tier in tiers for status in tier), None)
 
+    def astray(self, address: Address, until: float) -> str:
+        """Why the data of a replica that reads keep to are not its master's any more; "": nothing says so."""
+        self._wanted = monotonic() + LINGER
+        self.watch()
+        end = min(until, monotonic() + FIRST_LOOK)
+
+        def look() -> str | None:
+            with self._lock:
+                return self._health.astray(address)
+
+        while (found := look()) is None and monotonic() < end:
+            self._sleepers.sleep(end - monotonic(), lambda: look() is not None)
+        return found or ""
+
     # ------------------------------------------------------------------ how the nodes are
 
     def statuses(self) -> tuple[NodeStatus, ...]:

@@ -19,12 +19,14 @@ class Pin:
 
     Attributes:
         node: it.
+        is_master: whether it is to be the master, or a replica.
         run_id: the process that was met there first; "" before, or if it tells none.
         lender: who has the one connection that they must take, where the node is known by name: behind that there may
             be several processes.
     """
 
     node: Address
+    is_master: bool
     run_id: str = ""
     lender: Lender | None = None
 

@@ -232,6 +232,13 @@ class Health:
         error = "" if ward is None or ward.checkup is None else ward.checkup.error
         return error or (ward.failed if ward is not None else "")
 
+    def astray(self, address: Address) -> str | None:
+        """Why the data of a replica are not its master's any more; None: it has not been asked yet."""
+        ward = self._wards.get(address)
+        if ward is None or ward.checkup is None:
+            return None
+        return ward.flagged or ("" if ward.checkup.role is None else self._astray(ward, ward.checkup.role))
+
     def _status(self, ward: _Ward) -> NodeStatus:
         refused, doubtful = self._state(ward)
         return NodeStatus(
@@ -264,15 +271,20 @@ class Health:
             return "" if ward.master == ward.address else self._behind(ward)
         if ward.master == ward.address:
             return "" if role.role == "master" or self._by_name else f"it says that it is a {role.role}"
+        astray = self._astray(ward, role)
+        if not astray and role.link != LINKED and ward.cut_off:
+            return f"its link to its master is down ({clip(role.link, 20)})"
+        return astray or (self._behind(ward) if role.role == "replica" else "")
+
+    def _astray(self, ward: _Ward, role: RoleReport) -> str:
+        """Why a replica holds, or will hold, other data than its master."""
         if role.role != "replica":
             return "" if self._by_name else f"it says that it is a {role.role}"
         if role.link in SYNCING:
             return "it is being synchronised with its master"
-        if role.link != LINKED and ward.cut_off:
-            return f"its link to its master is down ({clip(role.link, 20)})"
         if not self._leads_to_the_master(ward, role.master, HOPS):
             return f"it follows {role.master}, which is not the master any more"
-        return self._behind(ward)
+        return ""
 
     def _behind(self, ward: _Ward) -> str:
         """What speaks against a replica by what it has not replicated yet."""

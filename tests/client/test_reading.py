@@ -418,6 +418,51 @@ def test_an_iterator_notices_another_process_at_the_same_address(client: hatopo.
         assert len(found) > len(wanted), "from the beginning"
 
 
+def test_an_iterator_leaves_a_replica_that_is_taken_elsewhere() -> None:
+    """It goes on answering, the cursor too, but with another master's data."""
+    with Replication(replicas=3) as own:
+        with hatopo.replicated([node.address for node in own.nodes], read_from="replica") as reader:
+            wanted = {f"key-{number}".encode() for number in range(200)}
+            reader.mset(dict.fromkeys(wanted, "x"))
+            arrived(own, reader)
+            elements = reader.scan_iter("key-*", count=10)
+            found = [next(elements)]
+            taken = next(node for node in own.nodes if _scans(counted(node)))
+            alien = next(node for node in own.replicas() if node is not taken)
+            alien.execute("REPLICAOF", "NO", "ONE")
+            alien.execute("FLUSHALL")
+            taken.execute("REPLICAOF", *alien.address)
+            eventually(lambda: taken.execute("DBSIZE") == 0)
+            eventually(lambda: [one for one in reader.nodes() if one.port == taken.port and one.refused])
+            found += elements
+            assert set(found) == wanted
+
+
+@pytest.mark.parametrize("read_from", ["master", "replica_preferred"])
+def test_an_iterator_leaves_a_node_whose_role_changes(read_from: str) -> None:
+    """A former master that was cut off is alive, and does not know what is written, or deleted, at the new one."""
+    with Replication(replicas=1) as own, hatopo.replicated([node.address for node in own.nodes]) as client:
+        reader = client.using(read_from=read_from)
+        kept = {f"key-{number}".encode() for number in range(100)}
+        client.mset(dict.fromkeys([*kept, *(f"key-gone-{number}" for number in range(400))], "x"))
+        arrived(own, client)
+        eventually(lambda: [one.role for one in client.nodes()] == ["master", "replica"])
+        elements = reader.scan_iter("key-*", count=10)
+        before = [next(elements)]
+        old = own.master()
+        new = own.replicas()[0]
+        own.promote(new)
+        eventually(lambda: client.topology is not None and client.topology.masters[0].port == new.port)
+        old.set_lag(1000)
+        client.delete(*(f"key-gone-{number}" for number in range(400)))
+        scanned = _scans(counted(old)) + _scans(counted(new))
+        after = [*elements]
+        assert _scans(counted(old)) + _scans(counted(new)) > scanned
+        assert kept <= {*before, *after}
+        if read_from == "master":
+            assert len({*after} - kept) <= 10, "of a page that had come before"
+
+
 def test_one_server_alone_is_asked_nothing() -> None:
     eventually(lambda: not threads_of_hatopo("health"), what="those of other tests have ended")
     with Replication(replicas=0) as own:
