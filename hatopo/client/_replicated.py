@@ -101,7 +101,7 @@ class RoleSource(_Own):
         self._members = dict.fromkeys(self._seeds)  # who belongs, or has belonged and answers; under _lock
         self._unheard: dict[Address, str] = {}  # why nodes do not answer; under _lock
         self._rounds = 0
-        self._others: tuple[Address, ...] = ()  # who else says that it is the master
+        self._others: tuple[Address, ...] = ()  # who says that it is the master, and is not, or not for sure
         self._last_word: float | None = None
         self._since: float | None = None  # the first sign of another master
         self._news = None
@@ -228,9 +228,18 @@ class RoleSource(_Own):
         """See `Source`."""
         with self._lock:
             parts = [errors.about(address, why) for address, why in self._unheard.items()]
-            parts += [f"{address} says that it is a {said.role.role}" for address, said in self._census.said.items()]
+            said = {address: statement.role for address, statement in self._census.said.items()}
+            several = self._others
+        for address, role in said.items():
+            of = "" if role.master is None else f" of {role.master}"
+            parts.append(f"{address} says that it is a {role.role}{of}")
         told = "; ".join(parts) or "none has answered yet"
-        return errors.MasterNotFoundError(f"no node of {self.name} says that it is the master: {told}")
+        if not several:
+            return errors.MasterNotFoundError(f"no node of {self.name} says that it is the master: {told}")
+        return errors.MasterNotFoundError(
+            f"it is not decided which node of {self.name} is the master: {told}. It is the one that most replicas "
+            "follow (REPLICAOF); address_map= says where one node is known by two addresses"
+        )
 
     def last_word(self) -> float | None:
         """See `Source`."""

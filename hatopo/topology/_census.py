@@ -88,7 +88,8 @@ def elect(
 
     master = max(claims, key=weight)
     if current is None:
-        unsure = _unheard_votes(statements, names) > votes[master] or (pending and not votes[master])
+        followers = max(votes[master], len(statements[master].role.replicas))  # some by addresses unknown to us
+        unsure = _unheard_votes(statements, names) > followers or (pending and not votes[master])
     else:
         kept = 0 if current in statements else _votes(current, statements, names)
         unsure = 0 < kept >= votes[master]
@@ -188,12 +189,11 @@ class Census:
 
     def __init__(self) -> None:
         self.said: dict[Address, Statement] = {}
-        self.names: dict[Address, set[Address]] = {}
-        """The IP addresses and ports at which nodes were reached that are dialled by name."""
         self.invited: tuple[Address, ...] = ()
         """Replicas that a master names, masters that a replica names, and nobody else: they are to be asked, too."""
         self._unheard: dict[Address, int] = {}  # how often nodes were asked in vain since their last answer
-        self._aliases: set[Address] = set()  # further addresses of nodes that are known by another one
+        self._peers: dict[Address, Address] = {}  # where nodes were reached that are dialled by name
+        self._runs: dict[Address, str] = {}  # the run id that was last met at an address
 
     def note(self, address: Address, statement: Statement | None) -> None:
         """A node has said what it is; None: it does not answer."""
@@ -202,9 +202,21 @@ class Census:
             self._unheard[address] = self._unheard.get(address, 0) + 1
             return
         self.said[address] = statement
+        self._runs[address] = statement.run_id
         self._unheard.pop(address, None)
         if statement.peer is not None and statement.peer != address:
-            self.names[address] = {statement.peer}
+            self._peers[address] = statement.peer
+
+    @property
+    def names(self) -> dict[Address, set[Address]]:
+        """Further addresses of nodes: where they were reached, and where the same process was met."""
+        met: dict[str, set[Address]] = {}
+        for address, run_id in self._runs.items():
+            met.setdefault(run_id or str(address), set()).add(address)
+        return {
+            address: {*met[run_id or str(address)], self._peers.get(address, address)} - {address}
+            for address, run_id in self._runs.items()
+        }
 
     def has_heard(self, addresses: Iterable[Address]) -> bool:
         """Whether each of these has answered, or should have."""
@@ -246,20 +258,24 @@ class Census:
         return frozenset(asked_in_vain - named - set(seeds))
 
     def invite(self, members: Collection[Address]) -> None:
-        """Whom these name as their master or their replicas is asked, too.
+        """Whom these name as their master or their replicas is asked, too; not so who is known by another address.
 
-        Not so who is known by another address: the place where it was reached tells, or its run id.
+        So is whom a replica that we have asked names as its master: it may be ours, by another address.
         """
-        have = {name for address in members for name in _called(address, self.names)}
-        ids = {self.said[address].run_id for address in members if address in self.said} - {""}
+        names = self.names
+        have = {name for address in members for name in _called(address, names)}
         words = [self.said[address].role for address in members if address in self.said]
-        named = dict.fromkeys(one for role in words for one in (*role.replicas, role.master) if one is not None)
+        others = [self.said[address].role.master for address in self.invited if address in self.said]
+        named = dict.fromkeys(
+            one
+            for one in (*(one for role in words for one in (*role.replicas, role.master)), *others)
+            if one is not None
+        )
         kept = {*named, *members}
         self._unheard = {address: count for address, count in self._unheard.items() if address in kept}
-        self.names = {address: names for address, names in self.names.items() if address in kept}
-        twice = {one for one in self.said if one not in members and self.said[one].run_id in ids}
-        self._aliases = (self._aliases | twice) & named.keys()
-        self.invited = tuple(one for one in named if one not in have | self._aliases)
+        self._peers = {address: peer for address, peer in self._peers.items() if address in kept}
+        self._runs = {address: run_id for address, run_id in self._runs.items() if address in kept}
+        self.invited = tuple(one for one in named if one not in have)
         for address in self.said.keys() - set(members) - set(self.invited):
             del self.said[address]
 
@@ -269,7 +285,8 @@ class Census:
         Where a master lists an address that means another server here (NAT), that one follows somebody else.
         """
         ids = {self.said[address].run_id for address in members if address in self.said} - {""}
-        called = {name for address in masters for name in _called(address, self.names)}
+        names = self.names
+        called = {name for address in masters for name in _called(address, names)}
         fresh = []
         for address in self.invited:
             said = self.said.get(address)

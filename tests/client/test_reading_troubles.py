@@ -104,6 +104,20 @@ def test_all_that_are_listed_are_shown(deployment: Replication) -> None:
         eventually(lambda: [one.role for one in client.nodes()] == ["master", "replica", "replica"])
 
 
+def test_the_error_says_what_is_not_decided(deployment: Replication) -> None:
+    """An operator has promoted a replica, and forgotten to tell the other one."""
+    master, promoted, forgotten = deployment.nodes
+    master.kill()
+    promoted.replicate(None)
+    with hatopo.replicated([node.address for node in deployment.nodes], failover_timeout=1) as client:
+        with pytest.raises(hatopo.MasterNotFoundError, match="it is not decided") as raised:
+            client.set("k", "v")
+        follows = f"{forgotten.host}:{forgotten.port} says that it is a replica of {master.host}:{master.port}"
+        assert follows in str(raised.value)
+        forgotten.replicate(promoted.address)
+        assert client.using(failover_timeout=20).set("k", "v")
+
+
 def test_a_node_that_was_learned_becomes_the_master(deployment: Replication) -> None:
     master, learned, other = deployment.nodes
     with hatopo.replicated([master.address], failover_timeout=20) as client:

@@ -15,6 +15,7 @@ import pytest
 import hatopo
 from hatopo import events
 from hatopo.client import _threads
+from hatopo.testing import RealNode
 from tests.conftest import eventually
 from tests.drivers import Load
 from tests.scenarios.reading import (
@@ -36,7 +37,7 @@ from tests.scenarios.support import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from hatopo.testing import Replication
     from tests.control import Address
@@ -331,6 +332,43 @@ class TestWithoutThreads:
             other.start()
             wait_read_from(load, other)
         assert_followed(load.ledger(new), discarded)
+
+
+class TestTwoNetworks:
+    """The nodes know each other by addresses of one network, clients dial those of another one."""
+
+    @pytest.fixture
+    def nodes(self, redis_installed: tuple[int, ...]) -> Iterator[tuple[RealNode, RealNode]]:
+        if redis_installed < (7,):
+            pytest.skip("before 7.0 a server cannot be told to listen elsewhere")
+        with RealNode() as master, RealNode() as replica:
+            for node in (master, replica):
+                node.configure(bind="127.0.0.1 127.0.0.2")
+            replica.announce("127.0.0.2", replica.port)
+            replica.replicate(("127.0.0.2", master.port))
+            eventually(lambda: f"ip=127.0.0.2,port={replica.port},state=online" in master.execute("INFO"), 30)
+            yield master, replica
+
+    @pytest.mark.parametrize("listed", ["both", "the master", "the master twice"])
+    def test_they_are_recognised(self, driver: WatchingDriver, nodes: tuple[RealNode, RealNode], listed: str) -> None:
+        master, replica = nodes
+        more = {"both": [replica.address], "the master": [], "the master twice": [("127.0.0.2", master.port)]}[listed]
+        driver.open_replicated([master.address, *more], read_from="replica", failover_timeout=10)
+        assert driver.call("set", "key", "value")
+        reached = replica.address if listed == "both" else ("127.0.0.2", replica.port)
+        eventually(lambda: {*driver.nodes()} == {master.address, reached}, what="both are known")
+        eventually(lambda: driver.call("get", "key") == b"value", what="the replica answers")
+        assert driver.master() == master.address
+
+    def test_a_network_that_is_out_of_reach(self, driver: WatchingDriver, nodes: tuple[RealNode, RealNode]) -> None:
+        """The master is known by its replicas; these are not known for its own, and so get no reads."""
+        master, replica = nodes
+        nowhere = {"127.0.0.2": "127.0.0.3"}
+        addresses = [master.address, replica.address]
+        driver.open_replicated(addresses, read_from="replica_preferred", address_map=nowhere, failover_timeout=10)
+        assert driver.call("set", "key", "value")
+        assert driver.call("get", "key") == b"value"
+        assert "address_map" in driver.nodes()[replica.address].refused
 
 
 class TestProcesses:

@@ -172,6 +172,60 @@ def test_a_node_by_another_address_does_not_join() -> None:
     assert not census.invited, "it is not asked again"
 
 
+def test_nodes_that_know_each_other_by_other_addresses() -> None:
+    """As soon as those were asked, the run ids tell; and a name goes with its process."""
+    inside, out = (Address("10.0.0.1", 1), Address("10.0.0.2", 2)), (A, B)
+    census = Census()
+    census.note(A, master(inside[1], run_id="a"))
+    census.note(B, replica(inside[0], run_id="b"))
+    census.invite(out)
+    assert set(census.invited) == {*inside}
+    census.note(inside[0], master(inside[1], run_id="a"))
+    census.note(inside[1], replica(inside[0], run_id="b"))
+    voters = census.voters(out, None)
+    assert elect(voters, None, SEEDS, census.names) == Election(A)
+    assert shown(describe(voters, Election(A), None, census.names)) == (A, {B: False})
+    census.invite(out)
+    assert census.invited == ()
+    census.note(A, None)
+    census.invite(out)
+    assert census.invited == (), "it is still known whose they are"
+    census.note(A, master(inside[1], run_id="another"))
+    census.invite(out)
+    assert inside[0] in census.invited, "it may be another's now"
+
+
+def test_a_node_that_is_listed_twice_is_followed_by_either_address() -> None:
+    census = Census()
+    census.note(A, master(run_id="a"))
+    census.note(D, master(run_id="a"))
+    census.note(B, replica(D, run_id="b"))
+    members = (A, D, B)
+    voters = census.voters(members, None)
+    assert set(voters) == {A, B}
+    assert elect(voters, None, SEEDS, census.names) == Election(A)
+
+
+def test_a_master_whose_replicas_are_connected_by_a_network_that_is_not_ours() -> None:
+    """Nobody can ask them there: that it lists as many as follow somebody unknown is enough."""
+    inside = Address("10.0.0.1", 1), Address("10.0.0.2", 2)
+    assert elected({A: master(inside[1]), B: replica(inside[0])}) == Election(A)
+    assert elected({A: master(inside[1]), B: replica(D), C: replica(D)}) == Election(None, (A,))
+
+
+def test_a_replica_by_another_address_than_its_master_is_known_by() -> None:
+    """The master is listed alone; what it lists names it by an address that nobody has listed: that is asked, too."""
+    inside = Address("10.0.0.1", 1), Address("10.0.0.2", 2)
+    census = Census()
+    census.note(A, master(inside[1], run_id="a"))
+    census.invite([A])
+    census.note(inside[1], replica(inside[0], run_id="b"))
+    census.invite([A])
+    assert census.invited == (inside[1], inside[0])
+    census.note(inside[0], master(inside[1], run_id="a"))
+    assert [node.address for node in census.joined([A], [A])] == [inside[1]]
+
+
 def test_a_listed_address_that_means_another_server_here_does_not_join() -> None:
     census = Census()
     census.note(A, master(D, run_id="a"))
