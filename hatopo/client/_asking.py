@@ -206,7 +206,7 @@ def addresses_of(place: Address) -> tuple[Address, ...] | None:
         return ()
     try:
         found = socket.getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM)
-    except OSError:
+    except (OSError, UnicodeError):  # IDNA refuses a name that is too long
         return None
     families = (socket.AF_INET, socket.AF_INET6)
     hosts = [sorted({str(entry[4][0]) for entry in found if entry[0] == family}) for family in families]

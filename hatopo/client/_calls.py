@@ -35,7 +35,7 @@ from hatopo.routing import (
 )
 
 if TYPE_CHECKING:
-    from hatopo.client._reading import Reader
+    from hatopo.client._plans import Reader
     from hatopo.client._terms import Pin
 
 NEVER_DECODE = "NEVER_DECODE"  # redis-py's option for replies that are binary, and just its presence counts

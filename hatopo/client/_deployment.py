@@ -19,9 +19,11 @@ import redis.exceptions as rx
 from hatopo import errors
 from hatopo.address import Address
 from hatopo.client._calls import Call, Script, SingleCall
+from hatopo.client._exchange import exchange
 from hatopo.client._nodes import News, Nodes
 from hatopo.client._options import Options
 from hatopo.client._outcome import ambiguous, final_error
+from hatopo.client._plans import LONG_WAIT, SHORT_WAIT
 from hatopo.client._reading import FIRST_LOOK, Reading
 from hatopo.client._scopes import SCOPE
 from hatopo.client._source import Source
@@ -255,13 +257,17 @@ class Deployment(Nodes):
             return self.lend_pinned(call.pin, until)
         if call.reader is None:
             return self.pool_for(call, until).lend(until, check=call.delicate)
-        views = 0
+        views, seconds, end = 0, SHORT_WAIT, min(until, monotonic() + self.options.failover_timeout)
         while True:
             topology, seen = self.found(until), self._changes
             if topology is None:
                 raise self.unknown()
             try:
-                return self.reading.lend(call, topology, self._pools, until)
+                return self.reading.lend(call, topology, self._pools, until, seconds)
+            except errors.PoolExhaustedError:
+                if monotonic() >= end:
+                    raise
+                seconds = LONG_WAIT  # it is found out anew who is fit
             except errors.NoSuitableNodeError:
                 if self._source is not None and self._source.expects_more():
                     self._wait(seen, min(until, monotonic() + FIRST_LOOK))
@@ -474,25 +480,3 @@ class Deployment(Nodes):
         except errors.NodeError as error:  # the call itself was not sent
             return Failure(Cause.NOT_SENT, Outcome.NOT_EXECUTED, error)
         return failure_of(reply) if isinstance(reply, Exception) else failure
-
-
-def exchange(connection: Wire, call: Call, deadline: float) -> Any:
-    """Sends what a call asks and reads what comes back, on one connection.
-
-    Raises:
-        NotSentError, ReplyLostError, ReplyTimeoutError, ProtocolError: the connection is closed.
-    """
-    now = monotonic()
-    pieces = call.begin(connection.pack, now)
-    patience = call.patience(connection.patience.silence, deadline, now)
-    for count, data in pieces:
-        call.sending = count
-        connection.send(data, patience)
-        call.sent += count
-    decoding = call.decoding()
-    if False in decoding:
-        for decode in decoding:
-            connection.read_into(call.replies, 1, patience, decode=decode)
-    elif decoding:
-        connection.read_into(call.replies, len(decoding), patience)
-    return call.result()

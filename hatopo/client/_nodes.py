@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from random import Random
 from time import monotonic, sleep
@@ -264,6 +264,10 @@ class Nodes:
         if former and former != run_id and address in self._masters:
             log.warning("%s: the master at %s is another process than before", self.name, address)
             self.emit(DatasetReplaced(self.name, address, former, run_id))
+
+    def uses(self, topology: Topology, pools: Mapping[Address, NodePool]) -> bool:
+        """Whether these are in force."""
+        return self.topology is topology and self._pools is pools
 
     @property
     def pools(self) -> list[NodePool]:

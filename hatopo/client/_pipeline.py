@@ -16,7 +16,8 @@ import redis.exceptions as rx
 
 from hatopo import errors
 from hatopo.client._calls import NEVER_DECODE, BatchCall, Command, SingleCall, TransactionCall
-from hatopo.client._deployment import Deployment, exchange
+from hatopo.client._deployment import Deployment
+from hatopo.client._exchange import exchange
 from hatopo.client._outcome import ambiguous, callback_options, state_error
 from hatopo.client._pool import ConnectionPool
 from hatopo.client._scopes import SCOPE, end_of

@@ -13,7 +13,6 @@ import threading
 import weakref
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from random import random
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -22,6 +21,7 @@ import redis.exceptions as rx
 from hatopo import errors
 from hatopo.address import Address
 from hatopo.client._monitor import GAP, HURRY, Monitor
+from hatopo.client._plans import STALE, Plan, Reader, attempts
 from hatopo.client._threads import threads_run
 from hatopo.connection import NodePool, Waiters, Wire, survive_fork
 from hatopo.events import ReplicaAccepted, ReplicaRefused
@@ -41,40 +41,6 @@ LINGER = 15.0
 MAX_READERS = 100
 FIRST_LOOK = 0.6
 """Seconds that a read waits for the first answer of a node that it would prefer."""
-
-
-class Plan:
-    """What the hot path needs: pairs of pools, all as good as each other, until some moment."""
-
-    __slots__ = ("count", "pairs", "until")
-
-    def __init__(self, pools: Iterable[NodePool], until: float) -> None:
-        equals = tuple(pools)
-        pairs = [(one, other) for one in equals for other in equals if one is not other]
-        self.pairs = tuple(pairs or [(pool, pool) for pool in equals])
-        self.count = len(self.pairs)
-        self.until = until
-
-
-STALE = Plan((), float("-inf"))
-
-
-class Reader:
-    """A policy in use, and the plan for it."""
-
-    __slots__ = ("__weakref__", "plan", "policy")
-
-    def __init__(self, policy: ReadFrom) -> None:
-        self.policy = policy
-        self.plan = STALE
-
-    def pick(self, now: float) -> NodePool | None:
-        """Of two random equals the one with fewer connections in use; None if there is no plan: the hot path."""
-        plan = self.plan
-        if now >= plan.until:
-            return None
-        one, other = plan.pairs[int(random() * plan.count)]
-        return other if len(one.alive) - len(one.idle) > len(other.alive) - len(other.idle) else one
 
 
 class Reading:
@@ -183,10 +149,15 @@ class Reading:
 
     # ------------------------------------------------------------------ reads
 
-    def lend(self, call: Call, topology: Topology, pools: Mapping[Address, NodePool], until: float) -> Wire:
+    def lend(
+        self, call: Call, topology: Topology, pools: Mapping[Address, NodePool], until: float, seconds: float
+    ) -> Wire:
         """A connection to one of the nodes that may answer a read, the best of those that can be reached.
 
+        `seconds`: for how long to wait for one of several equals who are all busy.
+
         Raises:
+            PoolExhaustedError: they still are.
             NoSuitableNodeError: there is none, and the policy does not permit the master.
             redis.RedisError: why none can be reached, and the policy permits the master.
         """
@@ -194,23 +165,33 @@ class Reading:
         if planned is not None:
             return planned
         found, masters = self._candidates(call, topology, pools, until)
-        fresh = [pool for pool in found if pool.address not in call.tried] or found
-        failure: Exception | None = None
-        for place, pool in enumerate(fresh, 1):
-            call.tried.add(pool.address)
-            call.at, call.others = pool.address, place < len(fresh)
-            try:
-                return pool.lend(until, wait=not call.others)
-            except errors.PoolExhaustedError as error:
-                failure = error
-            except (errors.NodeError, rx.AuthenticationError) as error:
-                self._missed(pool, error, until)
-                failure = error
+        order = [pool for pool in found if pool.address not in call.tried] or found
+        failure, busy = None, list[NodePool]()
+        for pool, patience in attempts(order, masters, busy, seconds):
+            lent = self._lend_at(pool, call, patience, until, others=pool is not order[-1])
+            if isinstance(lent, Wire):
+                return lent
+            failure = lent
+            busy += [pool] if isinstance(lent, errors.PoolExhaustedError) else []
         assert call.reader is not None
-        busy = isinstance(failure, errors.PoolExhaustedError)
-        if failure is not None and (masters or busy or monotonic() >= until):
+        full = isinstance(failure, errors.PoolExhaustedError)
+        if failure is not None and (masters or full or monotonic() >= until):
             raise failure  # the master is permitted, and waited for; or somebody is fit, for whom there was no time
         raise self.none(call.name, call.reader.policy, topology)
+
+    def _lend_at(self, pool: NodePool, call: Call, seconds: float, until: float, *, others: bool) -> Wire | Exception:
+        """A connection to this node, or why there is none; `others`: some can be asked after it."""
+        call.at, call.others = pool.address, others
+        try:
+            wire = pool.lend(until, patience=seconds)
+        except errors.PoolExhaustedError as error:
+            return error
+        except (errors.NodeError, rx.AuthenticationError) as error:
+            call.tried.add(pool.address)
+            self._missed(pool, error, until)
+            return error
+        call.tried.add(pool.address)
+        return wire
 
     def _planned(self, call: Call, topology: Topology, pools: Mapping[Address, NodePool], until: float) -> Wire | None:
         """A connection to the node that the call wants, or by the plan of the hot path, if there is such a node."""
@@ -222,16 +203,8 @@ class Reading:
             pool = call.reader.pick(monotonic())
         if pool is None:
             return None
-        call.at, call.others = pool.address, pool.address not in call.tried
-        call.tried.add(pool.address)
-        try:
-            return pool.lend(until, wait=False)
-        except errors.PoolExhaustedError:
-            call.tried.discard(pool.address)
-            return None
-        except (errors.NodeError, rx.AuthenticationError) as error:
-            self._missed(pool, error, until)
-            return None
+        found = self._lend_at(pool, call, 0.0, until, others=pool.address not in call.tried)
+        return found if isinstance(found, Wire) else None
 
     def _missed(self, pool: NodePool, error: Exception, until: float) -> None:
         """A node could not be reached; a dial that the caller's own time cut short tells nothing of it."""
@@ -254,8 +227,8 @@ class Reading:
         order: list[NodePool] = []
         for tier in tiers:
             order += self._balanced([pools[status.address] for status in tier if status.address in pools])
-        if len(topology.shards) == 1:
-            self._plan(reader, tiers, pools, version)
+        if len(topology.shards) == 1 and deployment is not None and deployment.uses(topology, pools):
+            self._plan(reader, tiers, pools, version)  # another view that comes now changes the version
         return order, frozenset(status.address for tier in tiers for status in tier if status.is_master)
 
     def _balanced(self, pools: list[NodePool]) -> list[NodePool]:

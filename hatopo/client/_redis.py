@@ -27,9 +27,9 @@ from hatopo.client._iterating import iterate
 from hatopo.client._options import read_options, read_url
 from hatopo.client._outcome import callback_options, state_error
 from hatopo.client._pipeline import EMPTY_RESPONSE, Pipeline, adopt_pipeline
+from hatopo.client._plans import Reader
 from hatopo.client._pool import ConnectionPool
 from hatopo.client._pubsub import PubSub
-from hatopo.client._reading import Reader
 from hatopo.client._scopes import SCOPE, Scope, end_of
 from hatopo.client._scripts import Lock, Script
 from hatopo.client._stats import Stats

@@ -202,19 +202,20 @@ class NodePool:
 
     # ------------------------------------------------------------------ lending
 
-    def lend(self, until: float, *, check: bool = False, wait: bool = True) -> Wire:
+    def lend(self, until: float, *, check: bool = False, patience: float | None = None) -> Wire:
         """A connected connection. It belongs to the caller until `give_back` or `discard`.
 
         Args:
             until: the moment at which waiting ends.
             check: make sure that it has not ended, even if it was used just now.
-            wait: for a connection that comes back, or for a turn to dial, if there is none at once.
+            patience: how many seconds to wait for a connection that comes back, or for a turn to dial, where that is
+                nothing bad; None: as long as there is room for.
 
         Raises:
             DialError (and what `Wire.connect` raises): no connection could be made.
             PoolExhaustedError: all are in use, and none came back by `until`.
         """
-        patience: float | None = None  # until when to wait for a connection to come back, or for a turn to dial
+        end: float | None = None  # until when to wait for a connection to come back, or for a turn to dial
         while True:
             connection = self._take_idle(until, check)
             if connection is not None:
@@ -222,11 +223,12 @@ class NodePool:
             admitted = self._admit()
             if admitted is not None:
                 return self._dial(*admitted, until)
-            if not wait:
-                raise PoolExhaustedError(f"no connection to {self.address} is free at once")
-            if patience is None:
-                patience = min(until, monotonic() + self._room.patience)
-            self._wait(patience)
+            now = monotonic()
+            if end is None:
+                end = min(until, now + (self._room.patience if patience is None else patience))
+            if patience is not None and now >= end:
+                raise self._exhausted() if self.is_full else PoolExhaustedError(f"{self.address} is being dialled")
+            self._wait(end - now)
 
     def take(self, now: float, *, check: bool, until: float = float("inf")) -> Wire | None:
         """The idle connection that was used last, if it may be used; None: it may not, or there is none.
@@ -241,6 +243,11 @@ class NodePool:
         if (fresh and (not check or connection.clean())) or self.fit(connection, now, until):
             return connection
         return None
+
+    @property
+    def is_full(self) -> bool:
+        """Whether there is no room for another connection."""
+        return len(self.alive) >= self._room.connections
 
     @property
     def in_flight(self) -> int:
@@ -364,16 +371,18 @@ class NodePool:
             self._count_in(connection)
             return connection, dialler
 
-    def _wait(self, until: float) -> None:
-        left = until - monotonic()
+    def _wait(self, left: float) -> None:
         if left <= 0 and len(self.members) < self._room.connections:
             raise self._not_answering()
         if left <= 0:
-            raise PoolExhaustedError(
-                f"all {self._room.connections} connections to {self.address} are in use: raise max_connections, "
-                "or look for callers that keep one (pub/sub, blocking commands, pipelines with WATCH)"
-            )
+            raise self._exhausted()
         self.waiting.sleep(min(left, _WAIT_SLICE), self._served)
+
+    def _exhausted(self) -> PoolExhaustedError:
+        return PoolExhaustedError(
+            f"all {self._room.connections} connections to {self.address} are in use: raise max_connections, "
+            "or look for callers that keep one (pub/sub, blocking commands, pipelines with WATCH)"
+        )
 
     def _served(self) -> bool:
         """Whether a caller who waits need not wait any longer."""

@@ -6,6 +6,7 @@ apart by where it arose, and stays what it is.
 
 from __future__ import annotations
 
+import socket
 import ssl
 
 import redis.exceptions as rx
@@ -56,8 +57,8 @@ def call_error(error: BaseException, address: Address, *, sent: bool, partly: bo
 
 def dial_error(error: Exception, address: Address) -> Exception:
     """What `error`, which ended a dial, means: DialError if trying again may help, else HandshakeError."""
-    if isinstance(error, rx.RedisError) or not _is_ours(error):
-        return error
+    if isinstance(error, rx.RedisError) or not (_is_ours(error) or isinstance(error, socket.gaierror)):
+        return error  # the resolver may be another library's
     if isinstance(error, ssl.SSLCertVerificationError):
         advice = "check ssl_ca_certs, and that the certificate carries the name that is dialled"
         message = f"{address}: the TLS certificate was refused: {error.verify_message} ({advice})"

@@ -304,7 +304,7 @@ class Wire(Abroad):
     def _account(self, data: bytes, received: int, whole: bool) -> int:
         """Counts the bytes of an unfinished reply; refuses the end of the connection, and too many."""
         if not data:
-            raise ConnectionResetError("closed by the server")
+            raise ConnectionResetError(self._ender())
         self._begun = True
         limit = self.wire.max_reply_bytes
         if whole:
@@ -348,6 +348,10 @@ class Wire(Abroad):
             raise meaning from error
         finally:
             del error, meaning  # a frame that an exception holds must not hold the exception
+
+    def _ender(self) -> str:
+        """Who has ended the connection, if it was not its owner."""
+        return "ended here, for the node was left" if self.generation == _RETIRED else "closed by the server"
 
     # ------------------------------------------------------------------ the state of a connection
 
@@ -400,7 +404,7 @@ class Wire(Abroad):
                 if reply is self._more:
                     data = sock.recv(READ_SIZE)
                     if not data:
-                        raise ConnectionResetError("closed by the server")
+                        raise ConnectionResetError(self._ender())
                     reader.feed(data)
                 elif reply.__class__ is PushNotification:
                     self._pushed(reply)

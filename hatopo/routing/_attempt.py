@@ -235,7 +235,7 @@ class Attempt:
         if self._fixed and failure.cause in _ELSEWHERE and self.failures > 1:
             return GiveUp(Verdict.FINAL)
         if failure.outcome is Outcome.AMBIGUOUS:
-            refusal = self._wait_again(now) if waited else self._repeat(kind, now)
+            refusal = self._wait_again(now) if waited else self._repeat(kind, now, elsewhere=elsewhere)
             if refusal is not None:
                 return GiveUp(refusal)
         if self._policy is RetryPolicy.NEVER or (self._retries is not None and self.failures > self._retries):
@@ -246,8 +246,11 @@ class Attempt:
             return Wait(0.0)
         return self._step(failure, now)
 
-    def _repeat(self, kind: CommandClass, now: float) -> Verdict | None:
-        """Why a command that may have been executed must not be sent again, or None."""
+    def _repeat(self, kind: CommandClass, now: float, *, elsewhere: bool) -> Verdict | None:
+        """Why a command that may have been executed must not be sent again, or None.
+
+        A read that goes to a node which it has not tried is no charge on the budget: there are no more than nodes.
+        """
         writes = kind is not CommandClass.READ
         self.maybe_executed = self.maybe_executed or writes
         if not self._policy.repeats(kind):
@@ -256,7 +259,7 @@ class Attempt:
             self._first_sent = self.started
         if writes and self._policy is not RetryPolicy.ALWAYS and now - self._first_sent > REPEAT_WINDOW:
             return Verdict.AMBIGUOUS
-        return None if self._budget.take(now) else Verdict.BUDGET_UP
+        return None if (elsewhere and not writes) or self._budget.take(now) else Verdict.BUDGET_UP
 
     def _wait_again(self, now: float) -> Verdict | None:
         """Why a blocking command must not be issued again, or None.

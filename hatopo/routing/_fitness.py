@@ -96,6 +96,7 @@ class _Ward:
         flagged: what those who know the deployment hold against it.
         failed: how a call has failed there since it was last asked; `barred`: and so would any other.
         cut_off: its link to its master is down, though the master is up: it falls behind.
+        led: it was the master, and has not said since that it is none.
     """
 
     address: Address
@@ -108,6 +109,7 @@ class _Ward:
     failed: str = ""
     barred: bool = False
     cut_off: bool = False
+    led: bool = False
 
     @property
     def names(self) -> set[Address]:
@@ -141,6 +143,7 @@ class Health:
                 ward = before.get(node.address) or _Ward(node.address)
                 if ward.master != master:
                     ward.lag, ward.cut_off = None, False
+                    ward.led = ward.led or ward.master == ward.address
                     self._former |= ward.names if ward.master == ward.address else set()
                 ward.master, ward.flagged = master, "" if node.address == master else node.flagged
                 self._wards[node.address] = ward
@@ -163,6 +166,7 @@ class Health:
         before = self._states(ward.master)
         last, ward.checkup = ward.checkup, checkup
         ward.peer = checkup.peer or ward.peer
+        ward.led = ward.led and (checkup.role is None or checkup.role.role == "master")
         if not checkup.error:
             ward.failed, ward.barred = "", False
             late = last is not None and bool(last.error)  # how long it has stood still says nothing of its distance
@@ -306,7 +310,7 @@ class Health:
             return source not in self._former
         said = None if through.checkup is None else through.checkup.role
         if said is None or hops == 0:
-            return through.checkup is not None and hops > 0
+            return through.checkup is not None and hops > 0 and not through.led
         return said.role == "replica" and self._leads_to_the_master(through, said.master, hops - 1)
 
 

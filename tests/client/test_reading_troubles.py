@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextvars
+import socket
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,7 +17,7 @@ from redis.credentials import CredentialProvider
 import hatopo
 from hatopo import events
 from hatopo.client import _reading, pin_after_write
-from hatopo.testing import Replication, SentinelDeployment
+from hatopo.testing import Node, Replication, SentinelDeployment
 from tests.client.test_reading import arrived, send
 from tests.control import eventually
 
@@ -337,6 +339,81 @@ def test_a_full_node_is_passed_over(deployment: Replication) -> None:
         client.xadd("x", {"end": "1"})
         for reader in readers:
             reader.join()
+
+
+def test_a_master_does_not_answer_for_replicas_that_are_busy(deployment: Replication) -> None:
+    """It has the writes to do. Whoever reads waits, as he would for a master."""
+    with opened(deployment, read_from="replica_preferred", max_connections=2, failover_timeout=30) as client:
+        for node in deployment.replicas():
+            node.delay("get", 0.02, times=None)
+        before = calls(deployment.master(), "get")
+        with ThreadPoolExecutor(12) as threads:
+            assert [*threads.map(lambda _: client.get("k"), range(60))] == [b"v"] * 60
+        assert calls(deployment.master(), "get") == before
+        assert all(calls(node, "get") > 10 for node in deployment.replicas())
+
+
+def test_replicas_that_stay_busy_are_an_error_in_time(deployment: Replication) -> None:
+    with opened(deployment, read_from="replica_preferred", max_connections=1, failover_timeout=0.3) as client:
+        readers = [
+            threading.Thread(target=lambda: send(client, "XREAD", "BLOCK", 20_000, "STREAMS", "x", "0"))
+            for _ in deployment.replicas()
+        ]
+        for reader in readers:
+            reader.start()
+        eventually(lambda: [by_port(client)[node.port].in_flight for node in deployment.replicas()] == [1, 1])
+        with pytest.raises(hatopo.PoolExhaustedError, match="max_connections"):
+            client.get("k")
+        client.xadd("x", {"end": "1"})
+        for reader in readers:
+            reader.join()
+
+
+def test_a_view_that_comes_while_a_policy_decides_is_used() -> None:
+    """The plan that it would have made is of nodes that are not all."""
+    going, decided = threading.Event(), threading.Event()
+
+    def zones(host: str, port: int) -> str:
+        if going.is_set():
+            decided.wait(10)
+        return "ours"
+
+    with Replication(replicas=1) as own:
+        with (
+            opened(own, read_from=hatopo.ReadFrom.zone("ours", zones=zones)) as client,
+            ThreadPoolExecutor(1) as threads,
+        ):
+            going.set()
+            reading = threads.submit(client.get, "k")
+            new = own.add_replica()
+            eventually(lambda: client.topology is not None and len(client.topology.nodes) == 3)
+            decided.set()
+            going.clear()
+            assert reading.result(10) == b"v"
+            eventually(
+                lambda: client.get("k") and calls(new, "get"), 3, "it is read from before a plan would have ended"
+            )
+
+
+def test_a_resolver_of_another_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its errors are those of names, though they do not come from Python's own module."""
+    real, down = socket.getaddrinfo, threading.Event()
+
+    def resolve(host: str, *args: Any, **options: Any) -> Any:
+        if host == "db" and down.is_set():
+            raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+        return real("127.0.0.1" if host == "db" else host, *args, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    with Node() as node, hatopo.replicated(primary=("db", node.port), failover_timeout=20) as client:
+        assert client.set("k", "v")
+        down.set()
+        node.disconnect("normal")
+        with ThreadPoolExecutor(1) as threads:
+            waiting = threads.submit(client.set, "k", "w")
+            eventually(lambda: client.stats().retries.get("unreachable"), what="it waits")
+            down.clear()
+            assert waiting.result(20)
 
 
 def test_the_monitor_survives_whatever_happens_to_it(

@@ -35,9 +35,9 @@ WRONG_TYPE = failure_of(rx.ResponseError("WRONGTYPE"))
 NON_FINAL = [UNREACHABLE, NOT_SENT, LOST, SILENT, READONLY, LOADING]
 
 
-def attempt(policy: RetryPolicy = RetryPolicy.SAFE, **limits: object) -> Attempt:
+def attempt(policy: RetryPolicy = RetryPolicy.SAFE, budget: float = 500, **limits: object) -> Attempt:
     bounds = Limits(**{"failover_timeout": 15.0, **limits})  # type: ignore[arg-type]
-    return Attempt(policy, bounds, RetryBudget(500, 0.0), Random(1), started=0.0, now=0.0)
+    return Attempt(policy, bounds, RetryBudget(budget, 0.0), Random(1), started=0.0, now=0.0)
 
 
 failures = st.lists(st.tuples(st.sampled_from(NON_FINAL), st.floats(0, 3)), min_size=1, max_size=200)
@@ -135,6 +135,14 @@ def test_the_budget_stops_a_storm_and_refills() -> None:
     assert [budget.take(0.0) for _ in range(101)] == [True] * 100 + [False]
     assert [budget.take(0.1) for _ in range(11)] == [True] * 10 + [False]  # 500 tokens a second
     assert [budget.take(1000.0) for _ in range(101)] == [True] * 100 + [False]  # never more than its capacity
+
+
+def test_a_read_that_others_can_answer_costs_no_budget() -> None:
+    """All connections to a node end with it; each read that was under way is asked of another one, once."""
+    given_up = GiveUp(Verdict.BUDGET_UP)
+    assert attempt(budget=0).next(LOST, CommandClass.READ, 0.0, elsewhere=True) == Wait(0.0)
+    assert attempt(budget=0).next(LOST, CommandClass.READ, 0.0) == given_up
+    assert attempt(budget=0).next(LOST, CommandClass.REPEATABLE, 0.0, elsewhere=True) == given_up
 
 
 def test_waiting_costs_no_budget() -> None:

@@ -215,6 +215,37 @@ def test_who_follows_a_former_master_is_not_read_from() -> None:
     assert set(refusals(health)) == {1, 3}
 
 
+def test_a_former_master_that_cannot_be_reached_is_still_one() -> None:
+    """It may be cut off from us, and not from a replica that nobody has told of the new master yet."""
+    health = healthy()
+    health.adopt(topology(R, S, M))
+    tell(health, R, [b"master", 100, []], number=2)
+    health.heard(M, Checkup(2, error="timed out"))
+    tell(health, S, ROLE_OF_REPLICA, number=2)
+    assert refusals(health) == {1: "timed out", 3: "it follows h:1, which is not the master any more"}
+    tell(health, M, [b"slave", b"h", 2, b"connected", 100], number=3)
+    health.heard(M, Checkup(4, error="timed out"))
+    assert refusals(health) == {1: "timed out"}, "it had followed the new one when it was heard last"
+
+
+def test_what_makes_the_data_of_a_replica_others() -> None:
+    """Lag and silence do not."""
+    health = Health(max_lag=5)
+    health.adopt(topology())
+    assert health.astray(R) is None
+    tell(health, M, ROLE_OF_MASTER)
+    tell(health, R, ROLE_OF_REPLICA)
+    assert "behind" in refusals(health)[2]
+    health.heard(S, Checkup(1, error="timed out"))
+    assert [health.astray(one) for one in (R, S)] == ["", ""]
+    tell(health, R, [b"slave", b"h", 1, b"sync", -1])
+    assert "synchronised" in str(health.astray(R))
+    tell(health, R, [b"master", 100, []])
+    assert "says that it is a master" in str(health.astray(R))
+    health.adopt(Topology((Shard(Node(M), (Node(R), Node(S, flagged="it follows another"))),)))
+    assert health.astray(S) == "it follows another"
+
+
 def test_what_those_who_watch_hold_against_a_replica() -> None:
     health = healthy()
     health.adopt(Topology((Shard(Node(M, flagged="ignored"), (Node(R, flagged="the sentinels say so"), Node(S))),)))
