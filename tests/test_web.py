@@ -142,7 +142,8 @@ def test_reads_are_pinned_from_the_first_write_on() -> None:
     assert seen == [False, True, True]
 
 
-def test_what_the_application_sets_in_its_context_stays_in_its_context() -> None:
+def test_what_a_framework_keeps_in_context_variables_is_left_alone() -> None:
+    """Django keeps the connections of its caches there, from one request to the next."""
     variable: ContextVar[str] = ContextVar("variable", default="outer")
     seen = []
 
@@ -152,9 +153,34 @@ def test_what_the_application_sets_in_its_context_stays_in_its_context() -> None
         yield b"x"
         seen.append(variable.get())
 
-    ask(WSGIMiddleware(app))
+    def asked() -> str:
+        ask(WSGIMiddleware(app))
+        assert SCOPE.get() is None
+        return variable.get()
+
+    assert copy_context().run(asked) == "inner"
     assert seen == ["inner"]
-    assert variable.get() == "outer"
+
+
+def test_a_scope_of_the_applications_lasts_over_the_pieces_of_its_answer() -> None:
+    """Wherever the server runs its steps; around them there is none."""
+    seen = []
+
+    def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterator[bytes]:
+        start_response("200 OK", PLAIN)
+        with hatopo.read_from("nearest") as inner:
+            yield b"x"
+            seen.append(current() is inner)
+            yield b"y"
+        seen.append(current() is environ["hatopo.scope"])
+        yield b"z"
+
+    body = iter(WSGIMiddleware(app)({"REQUEST_METHOD": "GET"}, lambda *_: lambda _: None))
+    pieces = []
+    for _ in range(3):
+        pieces.append(copy_context().run(next, body))
+        assert SCOPE.get() is None
+    assert (pieces, seen) == ([b"x", b"y", b"z"], [True, True])
 
 
 def test_requests_that_are_answered_at_the_same_time_do_not_see_each_other() -> None:

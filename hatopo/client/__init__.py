@@ -6,7 +6,7 @@ from hatopo.client._pipeline import Pipeline
 from hatopo.client._pool import ConnectionPool
 from hatopo.client._pubsub import PubSub
 from hatopo.client._redis import Redis
-from hatopo.client._scopes import Scope, deadline, pin_after_write, read_from
+from hatopo.client._scopes import Scope, Stretch, deadline, pin_after_write, read_from
 from hatopo.client._scripts import Lock, Script
 from hatopo.client._stats import Stats
 
@@ -23,6 +23,7 @@ __all__ = [
     "SentinelOptions",
     "Sentinels",
     "Stats",
+    "Stretch",
     "deadline",
     "from_url",
     "pin_after_write",

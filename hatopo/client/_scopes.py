@@ -6,15 +6,19 @@ choice of a policy counts, and the nearest end.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from time import monotonic
+from typing import ParamSpec, TypeVar
 
 from hatopo.address import Address
 from hatopo.client._options import read_policy
 from hatopo.errors import OptionError
 from hatopo.routing import ReadFrom, ReadFromLike
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 MAX_NODES = 1000
 
@@ -25,10 +29,11 @@ class Scope:
     Attributes:
         read_from: the policy for reads, or None for that of whoever is around, at last the client's.
         end: the moment (monotonic clock) at which every call in it must have ended, or None.
+        outer: the scope around it, or None.
         wrote: a command that may write was sent.
     """
 
-    __slots__ = ("_nodes", "_outer", "_pins", "end", "read_from", "wrote")
+    __slots__ = ("_nodes", "_pins", "end", "outer", "read_from", "wrote")
 
     def __init__(
         self,
@@ -39,7 +44,7 @@ class Scope:
         pins: bool = False,
         wrote: bool = False,
     ) -> None:
-        self._outer = outer
+        self.outer = outer
         self._pins = pins
         self.read_from = read_from
         self.wrote = wrote
@@ -60,7 +65,7 @@ class Scope:
                 return scope.read_from
             if scope._pins and scope.wrote:
                 return ReadFrom.MASTER
-            scope = scope._outer
+            scope = scope.outer
         return None
 
     def note_write(self) -> None:
@@ -68,7 +73,7 @@ class Scope:
         scope: Scope | None = self
         while scope is not None:
             scope.wrote = True
-            scope = scope._outer
+            scope = scope.outer
 
     def note_answer(self, node: Address) -> None:
         """A node has answered."""
@@ -76,11 +81,30 @@ class Scope:
         while scope is not None:
             if len(scope._nodes) < MAX_NODES:
                 scope._nodes.setdefault(node)
-            scope = scope._outer
+            scope = scope.outer
 
 
 SCOPE: ContextVar[Scope | None] = ContextVar("hatopo_scope", default=None)
 """The innermost scope, or None."""
+
+
+class Stretch:
+    """The scope in force, to be left and entered again: steps may run in other contexts and threads, one after another.
+
+    Nothing of it stays where a step has run, and nothing else that is set there is taken away.
+    """
+
+    def __init__(self) -> None:
+        self._scope = SCOPE.get()
+
+    def run(self, step: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
+        """Runs a step in the scope that the one before has left."""
+        token = SCOPE.set(self._scope)
+        try:
+            return step(*args, **options)
+        finally:
+            self._scope = SCOPE.get()
+            SCOPE.reset(token)
 
 
 @contextmanager
@@ -89,8 +113,11 @@ def _entered(scope: Scope) -> Iterator[Scope]:
     try:
         yield scope
     finally:
-        with suppress(ValueError):  # left in another context than it was entered in: there it has no effect
+        try:
             SCOPE.reset(token)
+        except ValueError:  # left in another context than it was entered in
+            if SCOPE.get() is scope:
+                SCOPE.set(scope.outer)
 
 
 @contextmanager

@@ -13,10 +13,9 @@ import math
 import re
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, MutableMapping
 from contextlib import contextmanager
-from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, TypeAlias, cast
 
-from hatopo.client import Scope, pin_after_write
+from hatopo.client import Scope, Stretch, pin_after_write
 from hatopo.errors import OptionError
 
 if TYPE_CHECKING:
@@ -41,9 +40,9 @@ _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 class WSGIMiddleware:
     """Pins a request to the master after its first write, and its user for some seconds, if there is a cookie.
 
-    The application, the iteration of its answer and the answer's `close` run in a context of their own, so nothing of
-    it stays in the server's thread. The scope is in `environ["hatopo.scope"]`: `wrote` tells whether this request has
-    written, `nodes` which nodes have answered it.
+    The application, the iteration of its answer and the answer's `close` run in the request's scope, which does not
+    stay in the server's thread; all other context variables are the framework's business. The scope is in
+    `environ["hatopo.scope"]`: `wrote` tells whether this request has written, `nodes` which nodes have answered it.
 
     Headers are handed to the server with the first piece of the body; what is written later sets no cookie. An answer
     that is a list, a tuple or the server's own `wsgi.file_wrapper` is passed on as it is.
@@ -73,16 +72,16 @@ class WSGIMiddleware:
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answers one request."""
         with _stretch(self._cookie.is_in([environ.get("HTTP_COOKIE", "")])) as pin:
-            context = copy_context()  # the scope lives on in it
+            stretch = Stretch()  # the scope lives on in it
         environ[SCOPE_KEY] = pin
         secure = environ.get("wsgi.url_scheme") == "https"
         head = _Head(start_response, lambda: self._cookie.after(pin, environ.get("REQUEST_METHOD", ""), secure=secure))
-        body = context.run(self._app, environ, head.start)
+        body = stretch.run(self._app, environ, head.start)
         wrapper = environ.get("wsgi.file_wrapper")
         if isinstance(body, (list, tuple)) or (isinstance(wrapper, type) and isinstance(body, wrapper)):
             head.hand_over()
             return body
-        return _Body(body, context, head)
+        return _Body(body, stretch, head)
 
 
 class ASGIMiddleware:
@@ -207,23 +206,23 @@ class _Head:
 
 
 class _Body:
-    """The body of one WSGI answer: each step of it, and its end, in the context of the request."""
+    """The body of one WSGI answer: each step of it, and its end, in the scope of the request."""
 
-    def __init__(self, body: Iterable[bytes], context: Context, head: _Head) -> None:
+    def __init__(self, body: Iterable[bytes], stretch: Stretch, head: _Head) -> None:
         self._body = body
-        self._context = context
+        self._stretch = stretch
         self._head = head
         self._pieces: Iterator[bytes] | None = None
 
     def __iter__(self) -> Iterator[bytes]:
-        self._pieces = self._context.run(iter, self._body)
+        self._pieces = self._stretch.run(iter, self._body)
         return self
 
     def __next__(self) -> bytes:
         if self._pieces is None:
             iter(self)
         try:
-            piece = self._context.run(next, cast("Iterator[bytes]", self._pieces))
+            piece = self._stretch.run(next, cast("Iterator[bytes]", self._pieces))
         except StopIteration:
             self._head.hand_over()
             raise
@@ -234,4 +233,4 @@ class _Body:
         """What the server calls at the end, also at an early one."""
         close = getattr(self._body, "close", None)
         if close is not None:
-            self._context.run(close)
+            self._stretch.run(close)

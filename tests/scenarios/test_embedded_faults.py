@@ -227,7 +227,7 @@ class TestErrorReplies:
 
     def test_a_handshake_that_is_dropped_is_dialled_again(self, driver: WatchingDriver, own_server: Node) -> None:
         """Connecting executes nothing: the calls that wait for it wait on."""
-        driver.open_standalone(own_server.address)
+        driver.open_standalone(own_server.address, protocol=3)
         with Load(driver, incr=4, get=2, set=2) as load:
             load.progress()
             fault = own_server.drop_before("hello", times=3)

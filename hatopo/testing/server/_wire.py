@@ -128,11 +128,13 @@ class Connection(asyncio.Protocol):
 
     def write(self, data: bytes) -> None:
         """Send bytes, with those of the same batch where there is one."""
+        if not data:
+            return  # an empty piece keeps a transport of Python 3.12 and later from ever closing
         if self._out is not None:
             self._out.append(data)
         elif self._cut_off is not None:
             self._cut_off.sent.append(data)
-        elif data and not self.transport.is_closing():
+        elif not self.transport.is_closing():
             self.transport.write(data)
 
     def ended(self, reason: str, *, flush: bool = True) -> None:
