@@ -226,7 +226,7 @@ class Deployment(Nodes):
             return pool
         raise self.unknown()
 
-    def unknown(self) -> errors.MasterNotFoundError:
+    def unknown(self) -> errors.MasterNotFoundError | errors.LoginError:
         """Why no master is known."""
         return errors.MasterNotFoundError("no master is known") if self._source is None else self._source.why_unknown()
 

@@ -309,7 +309,7 @@ class Monitor:
             if wire is not None:
                 wire.disconnect()
             line.turned_away = isinstance(error, rx.AuthenticationError)
-            return line, None, Checkup(self._number, error=_why(error))
+            return line, None, Checkup(self._number, error=_why(error), turned_away=line.turned_away)
         checkup = self._exchange(line, wire)
         line.renew_at = float("inf") if line.address.is_ip else monotonic() + NAME_LASTS
         return line, None if checkup.error else wire, checkup

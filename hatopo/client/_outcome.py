@@ -17,15 +17,19 @@ _ADVICE = {
 
 
 def ambiguous(
-    command: str, error: Exception, *, attempts: int = 1, seconds: float = 0.0
+    command: str, error: Exception, *, attempts: int = 1, seconds: float = 0.0, tried: str = ""
 ) -> errors.AmbiguousResultError:
-    """The error for a command that may have been executed, after `error` ended its connection."""
+    """The error for a command that may have been executed, after `error` ended its connection.
+
+    `tried`: how it was sent again, where it may be.
+    """
     late = isinstance(error, rx.TimeoutError)
     kind = errors.AmbiguousTimeoutError if late else errors.AmbiguousConnectionError
-    message = (
-        f"{command} may have been executed: {error}. It was not sent again, because a second {command} could "
-        f"apply twice. Read the data to find out; retry_policy= says what may be repeated."
-    )
+    why = f"It was not sent again, because a second {command} could apply twice"
+    advice = "retry_policy= says what may be repeated"
+    if tried:
+        why, advice = "It was tried again, and has got no reply", tried
+    message = f"{command} may have been executed: {error}. {why}. Read the data to find out; {advice}."
     found = kind(message, command=command, node=node_of(error), attempts=attempts, seconds=seconds)
     found.__cause__ = error
     return found
@@ -38,15 +42,16 @@ def final_error(
     if verdict is Verdict.FINAL:
         return error
     seconds = now - attempt.started
+    times = "once" if attempt.failures == 1 else f"{attempt.failures} times"
+    tried = f"tried {times} in {seconds:.2f} s; {_ADVICE.get(verdict, 'retry_policy= allows no second attempt')}"
     if attempt.maybe_executed or (verdict is Verdict.AMBIGUOUS and kind is not CommandClass.READ):
-        return ambiguous(command, error, attempts=attempt.failures, seconds=seconds)
+        repeated = verdict is not Verdict.AMBIGUOUS and attempt.failures > 1
+        return ambiguous(command, error, attempts=attempt.failures, seconds=seconds, tried=tried if repeated else "")
     if not isinstance(error, errors.HatopoError) or isinstance(error, errors.MasterNotFoundError):
         return error  # what the server replied last, or what the sentinels said
     late = isinstance(error, rx.TimeoutError) or (verdict is Verdict.TIME_UP and attempt.hurried)
     shape = errors.NodeTimeoutError if late else errors.NodeUnavailableError
-    advice = _ADVICE.get(verdict, "retry_policy= allows no second attempt")
-    times = "once" if attempt.failures == 1 else f"{attempt.failures} times"
-    message = f"{command} got no reply: {error} (tried {times} in {seconds:.2f} s; {advice})"
+    message = f"{command} got no reply: {error} ({tried})"
     found = shape(message, command=command, node=node_of(error), attempts=attempt.failures, seconds=seconds)
     found.__cause__ = error
     return found

@@ -271,7 +271,7 @@ class Reading:
         shown = "; ".join(errors.about(node, why) for node, why in refused.items()) or "no node is known"
         message = (
             f"{command} was not sent: no node may answer it under read_from={policy}: {shown}. A policy that permits "
-            "the master, such as replica_preferred, would use it then"
+            "the master, such as replica_preferred, asks it then"
         )
         return errors.NoSuitableNodeError(message, command=command, refused=refused)
 

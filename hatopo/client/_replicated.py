@@ -100,6 +100,7 @@ class RoleSource(_Own):
         self._census = Census()  # under _lock
         self._members = dict.fromkeys(self._seeds)  # who belongs, or has belonged and answers; under _lock
         self._unheard: dict[Address, str] = {}  # why nodes do not answer; under _lock
+        self._refusers: set[Address] = set()  # those of them who refuse the login; under _lock
         self._rounds = 0
         self._others: tuple[Address, ...] = ()  # who says that it is the master, and is not, or not for sure
         self._last_word: float | None = None
@@ -155,6 +156,7 @@ class RoleSource(_Own):
             if self._follower is None:
                 return  # the client was closed meanwhile
             self._census.note(address, said)
+            (self._refusers.add if checkup.turned_away else self._refusers.discard)(address)
             if said is None:
                 self._unheard[address] = checkup.error or "it does not tell its role (+role or +info permits it)"
             else:
@@ -224,9 +226,12 @@ class RoleSource(_Own):
             return self._unheard.get(address, "it has not been asked yet")
         return f"it says that it is a {said.role.role}"
 
-    def why_unknown(self) -> errors.MasterNotFoundError:
-        """See `Source`."""
+    def why_unknown(self) -> errors.MasterNotFoundError | errors.LoginError:
+        """See `Source`: where all that can be reached refuse the login, there is nothing to wait for."""
         with self._lock:
+            refuser = next((address for address in self._unheard if address in self._refusers), None)
+            if refuser is not None and not self._census.said and self._census.has_heard(self._seeds):
+                return errors.LoginError(self._unheard[refuser], refuser)
             parts = [errors.about(address, why) for address, why in self._unheard.items()]
             said = {address: statement.role for address, statement in self._census.said.items()}
             several = self._others

@@ -34,7 +34,7 @@ class Source(Protocol):
     def demoted(self, address: Address) -> None:
         """A node that was taken for a master says that it is none."""
 
-    def why_unknown(self) -> errors.MasterNotFoundError:
+    def why_unknown(self) -> errors.MasterNotFoundError | errors.LoginError:
         """Why no master is known."""
 
     def absent(self) -> Mapping[Address, str]:

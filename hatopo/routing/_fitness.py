@@ -36,6 +36,7 @@ class Checkup:
         number: of the round; nodes with the same one were asked at the same moment.
         error: why there is no answer, or "".
         silent: no answer yet, and no other reason to think that none will come.
+        turned_away: it has refused the login.
         refusal: the error with which it refuses commands (LOADING, MASTERDOWN, BUSY), or "".
         role: what it says that it is, or None where it does not tell. Its master is as it is dialled.
         latency: seconds until the answer, or None.
@@ -47,6 +48,7 @@ class Checkup:
     number: int
     error: str = ""
     silent: bool = False
+    turned_away: bool = False
     refusal: str = ""
     role: RoleReport | None = None
     latency: float | None = None

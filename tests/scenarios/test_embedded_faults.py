@@ -142,6 +142,15 @@ class TestLostReplies:
         assert [driver.call("incr", "other") for _ in range(50)] == [*range(1, 51)]
         assert int(own_server.execute("GET", "counter") or 0) <= 1
 
+    def test_a_set_that_gets_no_reply_was_not_left_alone(self, driver: WatchingDriver, own_server: Node) -> None:
+        """It may be sent again, and was: the error does not say that this could apply twice."""
+        driver.open_standalone(own_server.address, failover_timeout=0.3)
+        met = own_server.drop_after_execute("set", times=None)
+        with pytest.raises(hatopo.AmbiguousConnectionError, match="It was tried again") as raised:
+            driver.call("set", "key", "value")
+        assert "twice" not in str(raised.value)
+        assert met.met > 1
+
     def test_a_pop_that_had_waited_is_issued_again(self, driver: WatchingDriver, own_server: Node) -> None:
         driver.open_standalone(own_server.address)
         with ThreadPoolExecutor(1) as threads:

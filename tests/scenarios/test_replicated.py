@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import redis
 
 import hatopo
 from hatopo import events
@@ -285,9 +286,11 @@ class TestLogins:
         self, driver: WatchingDriver, make_replication: Callable[..., Replication]
     ) -> None:
         deployment = make_replication(password="secret")
-        driver.open_replicated(addresses(deployment), failover_timeout=0.5, password="wrong")
-        with pytest.raises(hatopo.HatopoError, match=r"WRONGPASS|invalid"):
-            driver.call("get", "key")
+        driver.open_replicated(addresses(deployment), failover_timeout=60, read_from="replica", password="wrong")
+        for command in (("get", "key"), ("set", "key", "value")):
+            with pytest.raises(hatopo.HatopoError, match=r"WRONGPASS|invalid") as raised:
+                driver.call(*command)
+            assert isinstance(raised.value, redis.AuthenticationError), "at once, though a master would be waited for"
 
 
 class TestWithoutThreads:
