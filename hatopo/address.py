@@ -13,6 +13,8 @@ from typing import TypeAlias
 from hatopo.errors import OptionError
 
 AddressLike: TypeAlias = "Address | str | tuple[str, int]"
+NO_HOST = frozenset(" \t\r\n'\"(),;/@")
+"""What is in no name and no IP address, but in what was not meant to be one: a tuple as text, a URL, a list."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -71,9 +73,9 @@ class Address:
         """A checked TCP address.
 
         Raises:
-            OptionError: the host is empty, or the port is no number from 1 to 65535.
+            OptionError: the host is empty or none, or the port is no number from 1 to 65535.
         """
-        if not isinstance(host, str) or not host.strip():
+        if not isinstance(host, str) or not host.strip() or not NO_HOST.isdisjoint(host.strip()):
             raise OptionError(f"host must be a name or an IP address, not {host!r}")
         try:
             number = int(port)  # type: ignore[call-overload]

@@ -7,7 +7,7 @@ equals is taken is decided where their connections are. Must not know connection
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
 from typing import Any, ClassVar, TypeAlias
@@ -222,12 +222,20 @@ class ReadFrom:
             return ReadFrom(
                 getattr(value, "__name__", "function"),
                 _asking(value),
-                value if isinstance(value, Hashable) else id(value),  # `_asking` keeps it alive
+                value if _is_hashable(value) else id(value),  # `_asking` keeps it alive
                 lively=True,
                 any_master=False,
                 opaque=True,
             )
         raise OptionError(f"read_from must be a ReadFrom, its name or a function of nodes, not {value!r}")
+
+
+def _is_hashable(value: object) -> bool:
+    try:
+        hash(value)
+    except TypeError:
+        return False
+    return True
 
 
 def choices(policy: ReadFrom, nodes: Nodes) -> Tiers:

@@ -177,3 +177,25 @@ def test_laws_of_every_choice(policy: ReadFrom, nodes: list[NodeStatus]) -> None
     assert fit <= set(listed)
     doubts = [node.doubtful for node in listed if not node.refused and not (node.is_master and node.doubtful)]
     assert doubts == sorted(doubts)
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_a_function_that_cannot_be_hashed_is_known_by_its_identity(frozen: bool) -> None:
+    """A frozen one with a list in it says that it can be, and cannot."""
+
+    class Listed:
+        def __init__(self) -> None:
+            self.hosts = ["a"]
+
+        def __call__(self, nodes: Sequence[NodeStatus]) -> Sequence[NodeStatus]:
+            return [node for node in nodes if node.host in self.hosts]
+
+        if frozen:
+
+            def __hash__(self) -> int:
+                return hash((self.hosts,))
+        else:
+            __hash__ = None  # type: ignore[assignment]
+
+    one, other = Listed(), Listed()
+    assert len({ReadFrom.of(one), ReadFrom.of(one), ReadFrom.of(other)}) == 2
