@@ -52,7 +52,7 @@ class Reader:
 
 
 def attempts(
-    order: Sequence[NodePool], masters: Container[Address], busy: Sequence[NodePool], seconds: float
+    order: Sequence[NodePool], spares: Container[Address], busy: Sequence[NodePool], seconds: float
 ) -> Iterator[tuple[NodePool, float]]:
     """Whom a read asks for a connection, one after the other, and for how long it waits there.
 
@@ -61,13 +61,13 @@ def attempts(
 
     Args:
         order: the candidates.
-        masters: which of them are masters.
+        spares: which of them are masters that replicas are preferred to.
         busy: those who had no connection free, as far as that was found out; it grows meanwhile.
         seconds: for how long to wait.
     """
     rest: list[NodePool] = []
     for pool in order:
-        if busy and pool.address in masters:
+        if busy and pool.address in spares:
             rest.append(pool)
         else:
             yield pool, 0.0

@@ -164,10 +164,10 @@ class Reading:
         planned = self._planned(call, topology, pools, until)
         if planned is not None:
             return planned
-        found, masters = self._candidates(call, topology, pools, until)
+        found, first, masters = self._candidates(call, topology, pools, until)
         order = [pool for pool in found if pool.address not in call.tried] or found
         failure, busy = None, list[NodePool]()
-        for pool, patience in attempts(order, masters, busy, seconds):
+        for pool, patience in attempts(order, masters - first, busy, seconds):
             lent = self._lend_at(pool, call, patience, until, others=pool is not order[-1])
             if isinstance(lent, Wire):
                 return lent
@@ -213,11 +213,11 @@ class Reading:
 
     def _candidates(
         self, call: Call, topology: Topology, pools: Mapping[Address, NodePool], until: float
-    ) -> tuple[list[NodePool], frozenset[Address]]:
-        """The pools to try, in order, and which of their nodes are masters."""
+    ) -> tuple[list[NodePool], frozenset[Address], frozenset[Address]]:
+        """The pools to try, in order; which of their nodes are preferred to all others, and which are masters."""
         reader, shard = call.reader, shard_of(topology, call.first_key)
         if reader is None or shard is None:
-            return [], frozenset()
+            return [], frozenset(), frozenset()
         deployment = self._deployment()
         self._look(reader.policy, shard, until)
         version = self._version
@@ -229,7 +229,8 @@ class Reading:
             order += self._balanced([pools[status.address] for status in tier if status.address in pools])
         if len(topology.shards) == 1 and deployment is not None and deployment.uses(topology, pools):
             self._plan(reader, tiers, pools, version)  # another view that comes now changes the version
-        return order, frozenset(status.address for tier in tiers for status in tier if status.is_master)
+        first = frozenset(status.address for tier in tiers[:1] for status in tier)
+        return order, first, frozenset(status.address for tier in tiers for status in tier if status.is_master)
 
     def _balanced(self, pools: list[NodePool]) -> list[NodePool]:
         """Equals in the order in which they are tried: of two random ones the one with fewer connections in use."""
