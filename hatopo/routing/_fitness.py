@@ -278,9 +278,11 @@ class Health:
         if ward.master == ward.address:
             return "" if role.role == "master" or self._by_name else f"it says that it is a {role.role}"
         astray = self._astray(ward, role)
-        if not astray and role.link != LINKED and ward.cut_off:
+        if astray or role.role != "replica":
+            return astray
+        if role.link != LINKED and ward.cut_off:
             return f"its link to its master is down ({clip(role.link, 20)})"
-        return astray or (self._behind(ward) if role.role == "replica" else "")
+        return self._behind(ward)
 
     def _astray(self, ward: _Ward, role: RoleReport) -> str:
         """Why a replica holds, or will hold, other data than its master."""

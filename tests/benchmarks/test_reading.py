@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def test_every_figure_is_shown(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reading, "SETTLE", 0.1)
     monkeypatch.setattr(reading, "JITTER", 0.0)
-    few = ["--runs", "1", "--hold", "0.2", "--reads", "400", "--rounds", "2", "--n", "20"]
+    few = ["--runs", "1", "--hold", "0.2", "--reads", "400", "--rounds", "2", "--n", "200"]
     main(["--backend", "embedded", "--faults", "kill", "--policies", "any", *few])
     shown = capsys.readouterr().out
     for row in (
@@ -24,10 +24,10 @@ def test_every_figure_is_shown(capsys: pytest.CaptureFixture[str], monkeypatch: 
         r"400 reads, 3 equal replicas, 8 threads +[\d.]+% / [\d.]+% / [\d.]+% ",
         r"the old master is demoted +\d+ +0 +[\d.]+ s +[\d.]+ s +[\d.]+ s +\d+$",
         r"the old one says that it is a master, too +\d+ +0 +[\d.]+ s +[\d.]+ s +[\d.]+ s +0$",
-        r"floor +[\d.]+ +[\d.]+ +0.000$",
-        r"redis-py +[\d.]+ +[\d.]+ +1.000$",
-        r"MASTER +[\d.]+ +[\d.]+ +-?[\d.]+$",
-        r"REPLICA_PREFERRED +[\d.]+ +[\d.]+ +-?[\d.]+$",
+        r"floor +[\d.]+ +[\d.]+ +(0.000|\?)$",  # no share, where the machine was too busy to tell
+        r"redis-py +[\d.]+ +[\d.]+ +(1.000|\?)$",
+        r"MASTER +[\d.]+ +[\d.]+ +(-?[\d.]+|\?)$",
+        r"REPLICA_PREFERRED +[\d.]+ +[\d.]+ +(-?[\d.]+|\?)$",
         r"REPLICA_PREFERRED more than MASTER +-?[\d.]+ +-?[\d.]+ ",
         r"idle: a client that asks 2 nodes +\d+ us of CPU in a second$",
         r"the reads were answered by +localhost:\d+$",

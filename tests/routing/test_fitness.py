@@ -97,6 +97,8 @@ def test_a_reader_by_name_may_be_the_master() -> None:
     health = healthy(by_name=True)
     tell(health, R, ROLE_OF_MASTER, number=2)
     assert refusals(health) == {}
+    tell(health, M, ROLE_OF_MASTER, number=2)
+    assert refusals(health) == {}, "it has no link to judge"
 
 
 def test_silence_first_makes_doubtful_then_bars() -> None:
