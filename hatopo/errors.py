@@ -218,7 +218,7 @@ def clip(text: object, limit: int = 200) -> str:
 
 def about(node: object, why: str) -> str:
     """What is told of a node, for a message, with its name once."""
-    return clip(why if f"{node}" in why else f"{node}: {why}")
+    return clip(why if f" {node}" in f" {why}" else f"{node}: {why}")
 
 
 PUBLIC = (

@@ -183,6 +183,24 @@ def test_a_scope_of_the_applications_lasts_over_the_pieces_of_its_answer() -> No
     assert (pieces, seen) == ([b"x", b"y", b"z"], [True, True])
 
 
+def test_a_scope_that_is_closed_in_another_one_leaves_that_alone() -> None:
+    """A generator of a request before, which the garbage collector has found now."""
+
+    def pieces() -> Iterator[int]:
+        with hatopo.read_from("nearest"):
+            yield 1
+
+    abandoned = pieces()
+    copy_context().run(next, abandoned)
+    with hatopo.read_from("master") as mine:
+        abandoned.close()  # type: ignore[attr-defined]
+        assert current() is mine
+    left = pieces()
+    with hatopo.read_from("master"):
+        next(left)
+    assert SCOPE.get() is None, "one that is not closed ends with those around it"
+
+
 def test_requests_that_are_answered_at_the_same_time_do_not_see_each_other() -> None:
     def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterator[bytes]:
         start_response("200 OK", PLAIN)

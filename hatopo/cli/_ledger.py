@@ -15,6 +15,9 @@ from hatopo.cli._load import AMBIGUOUS, Call, Load, Worker
 
 MAY_LOSE = 0.05  # seconds of writes, in a planned failover
 MAY_GO_BACK = 0.2  # seconds of what is read: what is lost in a planned failover, and what one replica lags
+LOST_FOR_LONG, WENT_BACK = "writes were lost for more than 50 ms", "reads went back"
+TIMED = frozenset({LOST_FOR_LONG, WENT_BACK})
+"""What may be the machine's fault, if that has stood still."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,8 @@ def settle(load: Load, applied: Mapping[str, int], since: float, *, planned: boo
     rows = {row: (reads.get(row, "-"), writes.get(row, "-")) for row in {**writes, **reads}}
     data = {
         "writes were doubled": doubled > 0,
-        "writes were lost": lost_for > MAY_LOSE if planned else len(lost) > 0,
-        "reads went back": back > MAY_GO_BACK,
+        "writes were lost": len(lost) > 0 and not planned,
+        LOST_FOR_LONG: lost_for > MAY_LOSE and planned,
+        WENT_BACK: back > MAY_GO_BACK,
     }
     return Ledger(rows, [*(what for what, so in data.items() if so), *_complaints(load, since, planned=planned)])

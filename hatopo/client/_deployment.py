@@ -241,7 +241,7 @@ class Deployment(Nodes):
             raise errors.RetiredError(f"{pin.node} is no node of {self.name} any more", pin.node)
         if (pin.node in topology.masters) != pin.is_master:
             raise errors.RetiredError(f"{pin.node} has changed its role", pin.node)
-        astray = "" if pin.is_master else self.reading.astray(pin.node, until)
+        astray = "" if pin.is_master else self.reading.astray(pin.node, pin.role, until)
         if astray:
             raise errors.RetiredError(f"{pin.node} is left: {astray}", pin.node)
         connection = pool.lend(until)

@@ -2,7 +2,8 @@
 
 A cursor means something to the process that gave it, and to no other: asked elsewhere, elements are left out without a
 word. So an iterator keeps to one node, and begins again on another one if that is lost, is another process than before,
-changes its role or takes over other data. Elements may come twice then; none that was there all the time is left out.
+changes its role or takes over other data, as far as that is seen. Elements may come twice then; none that was there all
+the time is left out. What is behind a name is looked at only by the connection that the iterator keeps.
 """
 
 from __future__ import annotations
@@ -40,7 +41,8 @@ def iterate(client: Redis, method: Callable[..., Any], args: tuple[Any, ...], op
         options: likewise.
 
     Raises:
-        redis.RedisError: no node that the client's policy permits could be asked for as long as `failover_timeout`.
+        NoSuitableNodeError: no node may be asked, and the policy does not permit the master.
+        redis.RedisError: no node that the policy permits could be asked for as long as `failover_timeout`.
     """
     deployment, terms = client._deployment, client._terms
     topology = deployment.topology
@@ -128,7 +130,7 @@ def _pin(client: Redis, failed: set[Address], until: float) -> Pin:
         if found is None:
             raise deployment.reading.none("SCAN", policy, topology)
         if found not in topology.masters:
-            return Pin(found, is_master=False)
+            return Pin(found, is_master=False, role=deployment.reading.role_of(found))
     terms = replace(client._terms, failover_timeout=max(until - monotonic(), 0.0))
     deployment.run(Borrow(), terms, end_of(terms.deadline))  # rides through a failover
     master = next(iter(deployment.topology.masters if deployment.topology is not None else ()), None)

@@ -12,9 +12,9 @@ from hatopo.address import Address
 from hatopo.connection import NodePool
 from hatopo.routing import ReadFrom
 
-SHORT_WAIT, LONG_WAIT = 0.05, 0.5
+SHORT_WAIT, LONG_WAIT = 0.05, 0.1
 """Seconds that a read waits for one of several nodes of whom none has a connection free: at first for as long as dials
-take, then, where all their connections are in use, again and again."""
+take, then, where all their connections are in use, again and again. Another one may have a connection before that."""
 
 
 class Plan:
@@ -57,7 +57,7 @@ def attempts(
     """Whom a read asks for a connection, one after the other, and for how long it waits there.
 
     A master that comes after replicas answers where none of them is fit, not where all are busy: then one of these is
-    waited for. If it is being dialled all that time, it may be out of reach, and the master answers after all.
+    waited for. If they have room, and could not be dialled in that time, the master answers after all.
 
     Args:
         order: the candidates.

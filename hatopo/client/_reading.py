@@ -26,7 +26,7 @@ from hatopo.client._threads import threads_run
 from hatopo.connection import NodePool, Waiters, Wire, survive_fork
 from hatopo.events import ReplicaAccepted, ReplicaRefused
 from hatopo.routing import Checkup, Health, NodeStatus, ReadFrom, Tiers, as_dialled, choices, shard_of
-from hatopo.topology import Shard, Topology
+from hatopo.topology import RoleReport, Shard, Topology
 
 if TYPE_CHECKING:
     from hatopo.client._calls import Call
@@ -166,17 +166,20 @@ class Reading:
             return planned
         found, first, masters = self._candidates(call, topology, pools, until)
         order = [pool for pool in found if pool.address not in call.tried] or found
-        failure, busy = None, list[NodePool]()
+        failure, exhausted, busy = None, None, list[NodePool]()
         for pool, patience in attempts(order, masters - first, busy, seconds):
             lent = self._lend_at(pool, call, patience, until, others=pool is not order[-1])
             if isinstance(lent, Wire):
                 return lent
             failure = lent
-            busy += [pool] if isinstance(lent, errors.PoolExhaustedError) else []
+            if isinstance(lent, errors.PoolExhaustedError):
+                busy.append(pool)
+                exhausted = lent
         assert call.reader is not None
-        full = isinstance(failure, errors.PoolExhaustedError)
-        if failure is not None and (masters or full or monotonic() >= until):
-            raise failure  # the master is permitted, and waited for; or somebody is fit, for whom there was no time
+        if exhausted is not None and any(pool.address not in call.tried for pool in busy) and monotonic() < until:
+            raise exhausted  # somebody is fit, and may be free soon
+        if failure is not None and (masters or monotonic() >= until):
+            raise failure  # the master is permitted, and waited for; or there was no time
         raise self.none(call.name, call.reader.policy, topology)
 
     def _lend_at(self, pool: NodePool, call: Call, seconds: float, until: float, *, others: bool) -> Wire | Exception:
@@ -257,12 +260,16 @@ class Reading:
         """The error that names every node, and why it was not taken."""
         with self._lock:
             statuses = self._health.statuses()
-            failures = {one.address: self._health.why_doubtful(one.address) for one in statuses}
+            whys = {one.address: self._health.why_doubtful(one.address) for one in statuses}
+        failures = {
+            address: f"it has just failed: {why}" if why else "no connection to it could be had"
+            for address, why in whys.items()
+        }
         known = {status.address for status in statuses}
         ideal = [replace(status, refused="", doubtful=False) for status in statuses]
         permitted = {status.address for tier in policy.tiers(ideal) for status in tier}
         refused = {
-            str(status.address): status.refused or f"it has just failed: {failures[status.address]}".rstrip(": ")
+            str(status.address): status.refused or failures[status.address]
             if status.address in permitted
             else f"read_from={policy} does not permit it ({status.role})"
             for status in statuses
@@ -291,15 +298,20 @@ class Reading:
                 return deployment.rng.choice(left)
         return next((status.address for tier in tiers for status in tier), None)
 
-    def astray(self, address: Address, until: float) -> str:
-        """Why the data of a replica that reads keep to are not its master's any more; "": nothing says so."""
+    def role_of(self, address: Address) -> RoleReport | None:
+        """What a node said last of its replication."""
+        with self._lock:
+            return self._health.role_of(address)
+
+    def astray(self, address: Address, before: RoleReport | None, until: float) -> str:
+        """Why the data of a replica are others than when it told this of its replication; "": nothing says so."""
         self._wanted = monotonic() + LINGER
         self.watch()
         end = min(until, monotonic() + FIRST_LOOK)
 
         def look() -> str | None:
             with self._lock:
-                return self._health.astray(address)
+                return self._health.astray(address, before)
 
         while (found := look()) is None and monotonic() < end:
             self._sleepers.sleep(end - monotonic(), lambda: look() is not None)

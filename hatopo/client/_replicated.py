@@ -179,6 +179,7 @@ class RoleSource(_Own):
             census.invite(self._members)
             found = found.with_replicas(census.joined(self._members, found.masters))
             self._unheard = {one: why for one, why in self._unheard.items() if one in self._members}
+            self._refusers &= self._members.keys()
             self._members |= dict.fromkeys(one.address for one in found.nodes)
             self._rounds += 1
             if said and self._view.offer(found) is not Offer.REFUSED:
@@ -227,11 +228,10 @@ class RoleSource(_Own):
         return f"it says that it is a {said.role.role}"
 
     def why_unknown(self) -> errors.MasterNotFoundError | errors.LoginError:
-        """See `Source`: where all that can be reached refuse the login, there is nothing to wait for."""
+        """See `Source`: where all that are listed refuse the login, there is nothing to wait for."""
         with self._lock:
-            refuser = next((address for address in self._unheard if address in self._refusers), None)
-            if refuser is not None and not self._census.said and self._census.has_heard(self._seeds):
-                return errors.LoginError(self._unheard[refuser], refuser)
+            if self._refusers.issuperset(self._seeds):
+                return errors.LoginError(self._unheard[self._seeds[0]], self._seeds[0])
             parts = [errors.about(address, why) for address, why in self._unheard.items()]
             said = {address: statement.role for address, statement in self._census.said.items()}
             several = self._others

@@ -109,15 +109,16 @@ class Stretch:
 
 @contextmanager
 def _entered(scope: Scope) -> Iterator[Scope]:
-    token = SCOPE.set(scope)
+    SCOPE.set(scope)
     try:
         yield scope
     finally:
-        try:
-            SCOPE.reset(token)
-        except ValueError:  # left in another context than it was entered in
-            if SCOPE.get() is scope:
-                SCOPE.set(scope.outer)
+        # A generator may be closed by the garbage collector, in the middle of somebody else's scope: it stays.
+        around = SCOPE.get()
+        while around is not None and around is not scope:
+            around = around.outer
+        if around is scope:
+            SCOPE.set(scope.outer)
 
 
 @contextmanager

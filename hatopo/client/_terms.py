@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from hatopo.address import Address
 from hatopo.client._scopes import SCOPE, Scope
 from hatopo.routing import Policies, ReadFrom
+from hatopo.topology import RoleReport
 
 if TYPE_CHECKING:
     from hatopo.client._deployment import Lender
@@ -20,6 +21,7 @@ class Pin:
     Attributes:
         node: it.
         is_master: whether it is to be the master, or a replica.
+        role: what the replica said of its replication when it was chosen.
         run_id: the process that was met there first; "" before, or if it tells none.
         lender: who has the one connection that they must take, where the node is known by name: behind that there may
             be several processes.
@@ -27,6 +29,7 @@ class Pin:
 
     node: Address
     is_master: bool
+    role: RoleReport | None = None
     run_id: str = ""
     lender: Lender | None = None
 

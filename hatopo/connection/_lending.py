@@ -226,7 +226,7 @@ class NodePool:
             now = monotonic()
             if end is None:
                 end = min(until, now + (self._room.patience if patience is None else patience))
-            if patience is not None and now >= end:
+            if patience is not None and end <= now < until:
                 raise self._exhausted() if self.is_full else PoolExhaustedError(f"{self.address} is being dialled")
             self._wait(end - now)
 

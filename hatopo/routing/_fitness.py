@@ -238,12 +238,25 @@ class Health:
         error = "" if ward is None or ward.checkup is None else ward.checkup.error
         return error or (ward.failed if ward is not None else "")
 
-    def astray(self, address: Address) -> str | None:
-        """Why the data of a replica are not its master's any more; None: it has not been asked yet."""
+    def role_of(self, address: Address) -> RoleReport | None:
+        """What a node says that it is, if it was asked and has told."""
+        ward = self._wards.get(address)
+        return None if ward is None or ward.checkup is None else ward.checkup.role
+
+    def astray(self, address: Address, before: RoleReport | None) -> str | None:
+        """Why the data of a replica are others than before; None: it has not been asked yet.
+
+        One that still follows whom it followed has the same data, also after a failover that it has not heard of.
+        """
         ward = self._wards.get(address)
         if ward is None or ward.checkup is None:
             return None
-        return ward.flagged or ("" if ward.checkup.role is None else self._astray(ward, ward.checkup.role))
+        role = ward.checkup.role
+        if role is None or (
+            before is not None and (role.role, role.master) == (before.role, before.master) and role.link not in SYNCING
+        ):
+            return ""
+        return ward.flagged or self._astray(ward, role)
 
     def _status(self, ward: _Ward) -> NodeStatus:
         refused, doubtful = self._state(ward)

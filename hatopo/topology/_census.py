@@ -88,21 +88,32 @@ def elect(
 
     master = max(claims, key=weight)
     if current is None:
-        followers = max(votes[master], len(statements[master].role.replicas))  # some by addresses unknown to us
-        unsure = _unheard_votes(statements, names) > followers or (pending and not votes[master])
+        unsure = _may_be_another(master, votes[master], statements, seeds, names) or (pending and not votes[master])
     else:
-        kept = 0 if current in statements else _votes(current, statements, names)
+        heard = any(current in _called(address, names) for address in statements)
+        kept = 0 if heard else _votes(current, statements, names)
         unsure = 0 < kept >= votes[master]
     if unsure:
         return Election(None, tuple(claims))
     return Election(master, tuple(address for address in claims if address != master))
 
 
-def _unheard_votes(statements: Statements, names: Names) -> int:
-    """How many replicas follow the one that most of those follow whose master has not been heard."""
+def _may_be_another(
+    master: Address, votes: int, statements: Statements, seeds: Collection[Address], names: Names
+) -> bool:
+    """Whether more replicas follow somebody who has not been heard than this master.
+
+    Where that is nobody whom the user has listed, it may be this master by an address of another network: then those
+    of its own replicas count that it names by addresses which nobody has, either.
+    """
     heard = {name for address in statements for name in _called(address, names)}
+    strangers = len(set(statements[master].role.replicas) - heard)
     followed = Counter(said.role.master for said in statements.values() if said.role.role == "replica")
-    return max((count for master, count in followed.items() if master is not None and master not in heard), default=0)
+    return any(
+        count > votes + (0 if address in seeds else strangers)
+        for address, count in followed.items()
+        if address is not None and address not in heard
+    )
 
 
 def _votes(address: Address, statements: Statements, names: Names) -> int:

@@ -346,8 +346,15 @@ def test_a_master_does_not_answer_for_replicas_that_are_busy(deployment: Replica
     with opened(deployment, read_from="replica_preferred", max_connections=2, failover_timeout=30) as client:
         for node in deployment.replicas():
             node.delay("get", 0.02, times=None)
-        before = calls(deployment.master(), "get")
         with ThreadPoolExecutor(12) as threads:
+            eventually(
+                lambda: (
+                    [*threads.map(lambda _: client.get("k"), range(12))]
+                    and all(node.execute("CLIENT", "LIST").count("cmd=get") == 2 for node in deployment.replicas())
+                ),
+                what="all connections are there",
+            )
+            before = calls(deployment.master(), "get")
             assert [*threads.map(lambda _: client.get("k"), range(60))] == [b"v"] * 60
         assert calls(deployment.master(), "get") == before
         assert all(calls(node, "get") > 10 for node in deployment.replicas())

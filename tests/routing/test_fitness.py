@@ -231,21 +231,28 @@ def test_a_former_master_that_cannot_be_reached_is_still_one() -> None:
 
 
 def test_what_makes_the_data_of_a_replica_others() -> None:
-    """Lag and silence do not."""
+    """Lag and silence do not, nor a failover of which it has not heard."""
     health = Health(max_lag=5)
     health.adopt(topology())
-    assert health.astray(R) is None
+    assert health.astray(R, None) is None
     tell(health, M, ROLE_OF_MASTER)
     tell(health, R, ROLE_OF_REPLICA)
+    before = health.role_of(R)
     assert "behind" in refusals(health)[2]
     health.heard(S, Checkup(1, error="timed out"))
-    assert [health.astray(one) for one in (R, S)] == ["", ""]
-    tell(health, R, [b"slave", b"h", 1, b"sync", -1])
-    assert "synchronised" in str(health.astray(R))
+    assert [health.astray(one, before) for one in (R, S)] == ["", ""]
+    health.adopt(topology(S, R))
+    assert "not the master any more" in refusals(health)[2]
+    assert health.astray(R, before) == ""
+    tell(health, R, [b"slave", b"h", 3, b"connected", 90])
+    assert health.astray(R, before) == "", "it follows the new one"
+    tell(health, R, [b"slave", b"h", 3, b"sync", -1])
+    assert "synchronised" in str(health.astray(R, before))
     tell(health, R, [b"master", 100, []])
-    assert "says that it is a master" in str(health.astray(R))
-    health.adopt(Topology((Shard(Node(M), (Node(R), Node(S, flagged="it follows another"))),)))
-    assert health.astray(S) == "it follows another"
+    assert "says that it is a master" in str(health.astray(R, before))
+    tell(health, R, [b"slave", b"elsewhere", 1, b"connected", 90])
+    health.adopt(Topology((Shard(Node(S), (Node(R, flagged="it follows another"),)),)))
+    assert health.astray(R, before) == "it follows another"
 
 
 def test_what_those_who_watch_hold_against_a_replica() -> None:

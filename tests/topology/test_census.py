@@ -213,6 +213,29 @@ def test_a_master_whose_replicas_are_connected_by_a_network_that_is_not_ours() -
     assert elected({A: master(inside[1]), B: replica(D), C: replica(D)}) == Election(None, (A,))
 
 
+def test_a_former_master_with_a_straggler_is_not_the_master_that_is_silent() -> None:
+    """It is listed, so it is no other address of this one; and replicas that say whom they follow are no strangers."""
+    straggler = Address("10.0.0.9", 1)
+    assert elected({D: master(straggler), B: replica(A)}) == Election(None, (D,))
+    assert elect({D: master(B, C), B: replica(A), C: replica(A)}, None, (), {}) == Election(D), "by its own list"
+    assert elect({D: master(straggler), B: replica(A), C: replica(A)}, None, (), {}) == Election(None, (D,))
+
+
+def test_a_master_by_its_other_address() -> None:
+    """The one in use falls silent (a virtual IP, a proxy); the process is the same."""
+    census = Census()
+    census.note(D, master(B, run_id="a"))
+    census.note(A, master(B, run_id="a"))
+    census.note(B, replica(A, run_id="b"))
+    members = (D, A, B)
+    assert set(census.voters(members, D)) == {D, B}
+    census.note(D, None)
+    voters = census.voters(members, D)
+    election = elect(voters, D, (D, A, B), census.names)
+    assert election == Election(A)
+    assert shown(describe(voters, election, None, census.names)) == (A, {B: False})
+
+
 def test_a_replica_by_another_address_than_its_master_is_known_by() -> None:
     """The master is listed alone; what it lists names it by an address that nobody has listed: that is asked, too."""
     inside = Address("10.0.0.1", 1), Address("10.0.0.2", 2)
