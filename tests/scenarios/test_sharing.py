@@ -121,6 +121,7 @@ def test_services_fail_over_by_themselves(three_services: SentinelDeployment) ->
     with shared.client("mymaster") as mine, shared.client("orders") as other:
         mine.set("key", "value")
         other.set("key", "value")
+        eventually(lambda: all(node.id for node in other.topology.nodes), what="the sentinels know who it is")
         seen = other.topology
         old = three_services.kill_master()
         new = three_services.wait_switched(old)
