@@ -17,6 +17,9 @@ from hatopo.topology import RoleReport, parse_hello, parse_role
 PATIENCE = 0.5
 """Seconds for an answer."""
 DIAL_PATIENCE = 1.0
+REFUSAL_LASTS = 1.0
+"""Seconds for which a node that has refused the login is not asked again: several want to know, and there are locks
+that count attempts."""
 MAX_HOPS = 2
 
 
@@ -39,13 +42,20 @@ class Roles:
 
     def __init__(self, asker: Asker) -> None:
         self._asker = weakref.ref(asker)
+        self._refused: dict[
+            Address, tuple[float, str]
+        ] = {}  # who has refused last, until when, why
 
     def dial(self, address: Address, until: float = float("inf")) -> Wire | None:
         """A connection to a node; None if there is nobody whose login could be used.
 
         Raises:
+            redis.AuthenticationError: it refuses the login, or has done so a moment ago.
             redis.RedisError: nobody can reach the node.
         """
+        lasts, why = self._refused.get(address, (0.0, ""))
+        if monotonic() < lasts:
+            raise errors.LoginError(why, address)
         failure: rx.RedisError | None = None
         asker = self._asker()
         for wire in () if asker is None else asker.wires(address):
@@ -58,6 +68,8 @@ class Roles:
                     break  # whoever asks, it does not answer
             else:
                 return wire
+        if isinstance(failure, rx.AuthenticationError):
+            self._refused = {address: (monotonic() + REFUSAL_LASTS, str(failure))}
         if failure is not None:
             raise failure
         return None
