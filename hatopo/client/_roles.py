@@ -42,9 +42,7 @@ class Roles:
 
     def __init__(self, asker: Asker) -> None:
         self._asker = weakref.ref(asker)
-        self._refused: dict[
-            Address, tuple[float, str]
-        ] = {}  # who has refused last, until when, why
+        self._refused: dict[Address, tuple[float, str]] = {}  # who has refused last, until when, why
 
     def dial(self, address: Address, until: float = float("inf")) -> Wire | None:
         """A connection to a node; None if there is nobody whose login could be used.
