@@ -47,7 +47,7 @@ def assert_rode_through(ledger: Ledger, outages: int = 1) -> None:
     """Nothing applied twice, nothing acknowledged gone, and no error beyond what is allowed."""
     assert ledger.acknowledged > 0
     assert ledger.doubled == []
-    assert ledger.lost == []
+    assert ledger.lost == [], ledger.lost
     assert_only_ambiguous(ledger, outages)
 
 
