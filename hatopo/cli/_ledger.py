@@ -15,7 +15,7 @@ from hatopo.cli._load import AMBIGUOUS, Call, Load, Worker
 
 MAY_LOSE = 0.05  # seconds of writes, in a planned failover
 MAY_GO_BACK = 0.2  # seconds of what is read: what is lost in a planned failover, and what one replica lags
-LOST_FOR_LONG, WENT_BACK = "writes were lost for more than 50 ms", "reads went back"
+LOST_FOR_LONG, WENT_BACK = f"writes were lost for more than {MAY_LOSE * 1000:.0f} ms", "reads went back"
 TIMED = frozenset({LOST_FOR_LONG, WENT_BACK})
 """What may be the machine's fault, if that has stood still."""
 

@@ -78,7 +78,6 @@ class Line:
         self.renew_at = float("inf")  # when the connection is replaced
         self.failures = 0  # visits in vain since the last answer
         self.visit_at = 0.0  # not before this moment is it visited again
-        self.turned_away = False  # it has refused the login at the last visit
         self.asked: float | None = None  # when the question under way was put; None: there is none
         self.number = 0  # of the round in which it was put
         self.visited = False  # a short thread is at it
@@ -245,7 +244,7 @@ class Monitor:
                         wire.disconnect()
                     continue
                 line.wire = wire
-                self._rate(line, gone=wire is None)
+                self._rate(line, gone=wire is None, turned_away=checkup.turned_away)
                 owner.heard(line.address, checkup)
             waiting = [line for line in self._lines.values() if line.asked is not None]
             left = until - monotonic()
@@ -259,10 +258,10 @@ class Monitor:
             for wire in readable_wires([*lines], min(left, 0.005) if visits else left):
                 self._receive(owner, lines[wire], wire)
 
-    def _rate(self, line: Line, *, gone: bool) -> None:
+    def _rate(self, line: Line, *, gone: bool, turned_away: bool) -> None:
         """How soon a node may be visited again: one that does not answer is left alone a while, ever longer."""
         line.failures = min(line.failures + 1, 8) if gone else 0
-        most = LOGIN_PAUSE if line.turned_away else GAP / 2
+        most = LOGIN_PAUSE if turned_away else GAP / 2
         line.visit_at = monotonic() + min(HURRY * 2**line.failures, most) if gone else 0.0
 
     def _pause(self, seconds: float) -> None:
@@ -300,7 +299,7 @@ class Monitor:
 
     def _visit(self, owner: Owner, line: Line) -> tuple[Line, Wire | None, Checkup]:
         """Connects and asks; the connection is kept if the node has answered."""
-        wire, line.turned_away = None, False
+        wire = None
         try:
             wire = owner.make_line(line.address)
             wire.dial_by = monotonic() + VISIT
@@ -308,8 +307,8 @@ class Monitor:
         except Exception as error:  # credential providers and name functions are the user's
             if wire is not None:
                 wire.disconnect()
-            line.turned_away = isinstance(error, rx.AuthenticationError)
-            return line, None, Checkup(self._number, error=_why(error), turned_away=line.turned_away)
+            turned_away = isinstance(error, rx.AuthenticationError)
+            return line, None, Checkup(self._number, error=_why(error), turned_away=turned_away)
         checkup = self._exchange(line, wire)
         line.renew_at = float("inf") if line.address.is_ip else monotonic() + NAME_LASTS
         return line, None if checkup.error else wire, checkup

@@ -156,7 +156,9 @@ class RoleSource(_Own):
             if self._follower is None:
                 return  # the client was closed meanwhile
             self._census.note(address, said)
-            (self._refusers.add if checkup.turned_away else self._refusers.discard)(address)
+            self._refusers.discard(address)
+            if checkup.turned_away:
+                self._refusers.add(address)
             if said is None:
                 self._unheard[address] = checkup.error or "it does not tell its role (+role or +info permits it)"
             else:
@@ -173,9 +175,9 @@ class RoleSource(_Own):
             current = None if node is None else node.address
             gone = census.gone(self._seeds)
             self._members = dict.fromkeys(one for one in self._members if one not in gone)
-            said = census.voters(self._members, current)
-            election = elect(said, current, self._seeds, census.names, pending=not census.has_heard(self._seeds))
-            found = describe(said, election, last, census.names, gone)
+            said, names = census.voters(self._members, current), census.names
+            election = elect(said, current, self._seeds, names, pending=not census.has_heard(self._seeds))
+            found = describe(said, election, last, names, gone)
             census.invite(self._members)
             found = found.with_replicas(census.joined(self._members, found.masters))
             self._unheard = {one: why for one, why in self._unheard.items() if one in self._members}

@@ -247,7 +247,7 @@ class NodePool:
     @property
     def is_full(self) -> bool:
         """Whether there is no room for another connection."""
-        return len(self.alive) >= self._room.connections
+        return len(self.members) >= self._room.connections
 
     @property
     def in_flight(self) -> int:
@@ -359,7 +359,7 @@ class NodePool:
     def _admit(self) -> tuple[Wire, Dialler] | None:
         """A new member to dial, if there is room for one and it is our turn."""
         with self._lock:
-            if len(self.members) >= self._room.connections:
+            if self.is_full:
                 return None
             dialler = Dialler()
             turn = self._gate.enter(dialler, monotonic())
@@ -372,10 +372,8 @@ class NodePool:
             return connection, dialler
 
     def _wait(self, left: float) -> None:
-        if left <= 0 and len(self.members) < self._room.connections:
-            raise self._not_answering()
         if left <= 0:
-            raise self._exhausted()
+            raise self._exhausted() if self.is_full else self._not_answering()
         self.waiting.sleep(min(left, _WAIT_SLICE), self._served)
 
     def _exhausted(self) -> PoolExhaustedError:
@@ -387,8 +385,7 @@ class NodePool:
     def _served(self) -> bool:
         """Whether a caller who waits need not wait any longer."""
         with self._lock:
-            room = len(self.members) < self._room.connections
-            return bool(self.idle) or (room and (self._gate.error is not None or self._gate.free()))
+            return bool(self.idle) or (not self.is_full and (self._gate.error is not None or self._gate.free()))
 
     def _dial(self, connection: Wire, dialler: Dialler, until: float) -> Wire:
         connection.dial_by = until

@@ -223,9 +223,10 @@ class Census:
         """Further addresses of nodes: where they were reached, and where the same process was met."""
         met: dict[str, set[Address]] = {}
         for address, run_id in self._runs.items():
-            met.setdefault(run_id or str(address), set()).add(address)
+            if run_id:
+                met.setdefault(run_id, set()).add(address)
         return {
-            address: {*met[run_id or str(address)], self._peers.get(address, address)} - {address}
+            address: {*met.get(run_id, ()), self._peers.get(address, address)} - {address}
             for address, run_id in self._runs.items()
         }
 
@@ -276,12 +277,9 @@ class Census:
         names = self.names
         have = {name for address in members for name in _called(address, names)}
         words = [self.said[address].role for address in members if address in self.said]
-        others = [self.said[address].role.master for address in self.invited if address in self.said]
-        named = dict.fromkeys(
-            one
-            for one in (*(one for role in words for one in (*role.replicas, role.master)), *others)
-            if one is not None
-        )
+        listed = [one for role in words for one in (*role.replicas, role.master)]
+        listed += [self.said[address].role.master for address in self.invited if address in self.said]
+        named = dict.fromkeys(one for one in listed if one is not None)
         kept = {*named, *members}
         self._unheard = {address: count for address, count in self._unheard.items() if address in kept}
         self._peers = {address: peer for address, peer in self._peers.items() if address in kept}

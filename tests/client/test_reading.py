@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -386,18 +387,22 @@ def _scans(counts: dict[str, int]) -> int:
     return sum(calls for name, calls in counts.items() if "scan" in name)
 
 
+def begin_to_scan(own: Replication, reader: hatopo.Redis) -> tuple[set[bytes], Iterator[bytes], NodeHandle]:
+    """The keys that are there, an iterator over them that has found the first ones, and the node that it keeps to."""
+    keys = {f"key-{number}".encode() for number in range(200)}
+    reader.mset(dict.fromkeys(keys, "x"))
+    arrived(own, reader)
+    elements = reader.scan_iter("key-*", count=10)
+    found = [next(elements)]
+    return keys, chain(found, elements), next(node for node in own.nodes if _scans(counted(node)))
+
+
 def test_an_iterator_begins_again_on_another_node(client: hatopo.Redis) -> None:
     with Replication(replicas=2) as own:
         with hatopo.replicated([node.address for node in own.nodes], read_from="replica") as reader:
-            wanted = {f"key-{number}".encode() for number in range(200)}
-            reader.mset(dict.fromkeys(wanted, "x"))
-            arrived(own, reader)
-            elements = reader.scan_iter("key-*", count=10)
-            found = [next(elements)]
-            first = next(node for node in own.nodes if _scans(counted(node)))
+            wanted, elements, first = begin_to_scan(own, reader)
             first.kill()
-            found += elements
-            assert set(found) == wanted
+            assert set(elements) == wanted
             second = next(node for node in own.nodes if node.running and _scans(counted(node)))
             assert second in own.replicas()
             second.kill()
@@ -422,20 +427,14 @@ def test_an_iterator_leaves_a_replica_that_is_taken_elsewhere() -> None:
     """It goes on answering, the cursor too, but with another master's data."""
     with Replication(replicas=3) as own:
         with hatopo.replicated([node.address for node in own.nodes], read_from="replica") as reader:
-            wanted = {f"key-{number}".encode() for number in range(200)}
-            reader.mset(dict.fromkeys(wanted, "x"))
-            arrived(own, reader)
-            elements = reader.scan_iter("key-*", count=10)
-            found = [next(elements)]
-            taken = next(node for node in own.nodes if _scans(counted(node)))
+            wanted, elements, taken = begin_to_scan(own, reader)
             alien = next(node for node in own.replicas() if node is not taken)
             alien.execute("REPLICAOF", "NO", "ONE")
             alien.execute("FLUSHALL")
             taken.execute("REPLICAOF", *alien.address)
             eventually(lambda: taken.execute("DBSIZE") == 0)
             eventually(lambda: [one for one in reader.nodes() if one.port == taken.port and one.refused])
-            found += elements
-            assert set(found) == wanted
+            assert set(elements) == wanted
 
 
 @pytest.mark.parametrize("read_from", ["master", "replica_preferred"])

@@ -249,6 +249,14 @@ class TestAPasswordThatIsNoLongerRight:
         assert write_arrives(driver, new, "with the right one")
 
 
+def open_with_a_vault(driver: WatchingDriver, deployment: SentinelDeployment) -> Vault:
+    """The provider whom the client asks for its login at the sentinels."""
+    vault = Vault("watcher", WATCHERS)
+    nodes = {name: value for name, value in LOGINS.items() if not name.startswith("sentinel_")}
+    driver.open_sentinel("mymaster", deployment.sentinels, sentinel_credential_provider=vault, **nodes)
+    return vault
+
+
 class TestTheSentinels:
     """They may change their own passwords, and then change the master."""
 
@@ -258,9 +266,7 @@ class TestTheSentinels:
     ) -> None:
         """One after another, while nobody notices; then a failover is followed as ever."""
         deployment = make_set(**least(version))
-        vault = Vault("watcher", WATCHERS)
-        nodes = {name: value for name, value in LOGINS.items() if not name.startswith("sentinel_")}
-        driver.open_sentinel("mymaster", deployment.sentinels, sentinel_credential_provider=vault, **nodes)
+        vault = open_with_a_vault(driver, deployment)
         with Load(driver, incr=4, get=2, set=2) as load:
             load.progress()
             eventually(lambda: hears_all(driver, deployment), what="all are heard")
@@ -283,9 +289,7 @@ class TestTheSentinels:
     ) -> None:
         """Those who listen ask it again and again, and are back when it hands out the new password."""
         deployment = make_set(**least(version))
-        vault = Vault("watcher", WATCHERS)
-        nodes = {name: value for name, value in LOGINS.items() if not name.startswith("sentinel_")}
-        driver.open_sentinel("mymaster", deployment.sentinels, sentinel_credential_provider=vault, **nodes)
+        vault = open_with_a_vault(driver, deployment)
         driver.call("set", "key", "value")
         eventually(lambda: hears_all(driver, deployment), what="all are heard")
         learn(deployment.sentinel_nodes, "watcher", SECOND)
