@@ -247,16 +247,15 @@ class Monitor:
                 self._rate(line, gone=wire is None, turned_away=checkup.turned_away)
                 owner.heard(line.address, checkup)
             waiting = [line for line in self._lines.values() if line.asked is not None]
-            left = until - monotonic()
-            if not waiting or left <= 0:
-                return
+            left = max(until - monotonic(), 0.0)
             visits = any(line.visited for line in waiting)
             lines = {line.wire: line for line in waiting if line.wire is not None}
+            for wire in readable_wires([*lines], min(left, 0.005) if visits else left) if lines else ():
+                self._receive(owner, lines[wire], wire)
+            if not waiting or not left:  # what has come is heard, even if it was this thread that was away
+                return
             if not lines:
                 self._pause(min(left, 0.005))
-                continue
-            for wire in readable_wires([*lines], min(left, 0.005) if visits else left):
-                self._receive(owner, lines[wire], wire)
 
     def _rate(self, line: Line, *, gone: bool, turned_away: bool) -> None:
         """How soon a node may be visited again: one that does not answer is left alone a while, ever longer."""

@@ -166,7 +166,10 @@ class Health:
         if ward is None:
             return False
         before = self._states(ward.master)
-        last, ward.checkup = ward.checkup, checkup
+        last = ward.checkup
+        if checkup.silent and last is not None:
+            checkup = _still(last, checkup)
+        ward.checkup = checkup
         ward.peer = checkup.peer or ward.peer
         ward.led = ward.led and (checkup.role is None or checkup.role.role == "master")
         if not checkup.error:
@@ -329,6 +332,13 @@ class Health:
         if said is None or hops == 0:
             return through.checkup is not None and hops > 0 and not through.led
         return said.role == "replica" and self._leads_to_the_master(through, said.master, hops - 1)
+
+
+def _still(last: Checkup, silence: Checkup) -> Checkup:
+    """What is known of a node that says nothing for a moment: what it has said holds, and so does that it was away."""
+    if last.error and not last.silent:
+        return replace(last, number=silence.number)
+    return replace(last, number=silence.number, error=silence.error, silent=True, latency=None)
 
 
 def as_dialled(checkup: Checkup, admit: Callable[[Address], Address | None]) -> Checkup:

@@ -113,6 +113,24 @@ def test_silence_first_makes_doubtful_then_bars() -> None:
     assert refusals(health) == {}
 
 
+@pytest.mark.parametrize("last", [["master", 90, []], ["slave", "h", 1, "sync", -1], "LOADING", "no answer for 1.0 s"])
+def test_silence_takes_nothing_back(last: str | list[str | int]) -> None:
+    """What bars a node is true until it says otherwise."""
+    health = healthy()
+    if last == "LOADING":
+        tell(health, R, ROLE_OF_REPLICA, rx.BusyLoadingError(last), 2)
+    elif isinstance(last, str):
+        health.heard(R, Checkup(2, error=last))
+    else:
+        tell(health, R, [part.encode() if isinstance(part, str) else part for part in last], number=2)
+    before = refusals(health)
+    assert set(before) == {2}
+    health.heard(R, Checkup(3, error="no answer for 0.3 s", silent=True))
+    assert refusals(health) == before
+    tell(health, R, ROLE_OF_REPLICA, number=4)
+    assert refusals(health) == {}
+
+
 def test_a_failed_call_makes_doubtful_until_the_node_answers() -> None:
     health = healthy()
     assert health.failed(R, "reset", barred=False)
