@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import hatopo
 from hatopo.events import SentinelFound
 from tests.control import HOST, eventually
-from tests.faulty import FaultyServer, Peer
+from tests.faulty import CLOSE, FaultyServer, Peer
 from tests.tinyredis import OK, Command, Refusal, Session, encode
 
 if TYPE_CHECKING:
@@ -162,6 +162,18 @@ class FakeSentinel(Fake):
 
         self._ask(send)
 
+    def breathe_its_last(self, data: bytes) -> None:
+        """Sends these bytes to all who listen, and its end with them; nobody reaches it any more."""
+
+        def send() -> None:
+            for peer in self._listening():
+                peer.say(data)
+                peer.out.append(CLOSE)
+                self._send(peer)
+
+        self._ask(send)
+        self.kill()
+
     def drop_listeners(self) -> None:
         """Ends the connections of all who listen."""
 
@@ -290,7 +302,11 @@ class World:
 
     def select(self, candidate: FakeNode, by: FakeSentinel) -> None:
         """A sentinel publishes that it has selected a replica for promotion."""
-        by.publish("+selected-slave", f"slave x {_words(candidate)} @ {NAME} {_words(self.nodes[0])}")
+        by.publish("+selected-slave", self.selection(candidate))
+
+    def selection(self, candidate: FakeNode) -> str:
+        """What a sentinel publishes that has selected a replica for promotion."""
+        return f"slave x {_words(candidate)} @ {NAME} {_words(self.nodes[0])}"
 
 
 def _words(node: FakeNode) -> str:

@@ -127,6 +127,9 @@ class Listener:
                     self._hand_on(wire)
                 if not self._stopped:
                     self._poll(wire)
+        except errors.NodeError:
+            self._pass_on()  # a leader's last words may have come together with its end
+            raise
         finally:
             self._wire = None
             wire.disconnect()
@@ -165,20 +168,28 @@ class Listener:
             self._pushed(message)
 
     def _hand_on(self, wire: Wire) -> None:
-        """Hands on what was heard, and asks about the services that it was about: at once, but not for each word."""
+        """Hands on what was heard, and asks about what it was about: at once, but not for each word."""
         while self._words or any(due <= monotonic() for due in self._hints.values()):
-            words, self._words = self._words, []
+            self._pass_on()
             hub = self._hub()
             if hub is None:
                 return
             now = monotonic()
-            for word in words:
-                if hub.word(word, self.address):
-                    self._hints.setdefault(word.service, max(now, self._asked.get(word.service, 0.0) + ASK_GAP))
             ripe = {service for service, due in self._hints.items() if due <= now}
             if ripe:
                 self._ask(wire, hub, ripe)
             del hub
+
+    def _pass_on(self) -> None:
+        """Hands on what was heard, and notes whom to ask because of it."""
+        words, self._words = self._words, []
+        hub = self._hub()
+        if hub is None:
+            return
+        for word in words:
+            if hub.word(word, self.address):
+                due = max(monotonic(), self._asked.get(word.service, 0.0) + ASK_GAP)
+                self._hints.setdefault(word.service, due)
 
     def _poll(self, wire: Wire, *, first: bool = False) -> None:
         hub = self._hub()

@@ -387,7 +387,7 @@ class Wire(Abroad):
         """The replies that have come, without waiting; pushes go to `on_push`. What has only begun stays.
 
         Raises:
-            ReplyLostError, ProtocolError: the connection has ended.
+            ReplyLostError, ProtocolError: the connection has ended, and no reply came before its end.
         """
         try:
             return self._drain(self._sock, self._reader)
@@ -411,6 +411,10 @@ class Wire(Abroad):
                 else:
                     replies.append(reply)
         except (BlockingIOError, ssl.SSLWantReadError):
+            return replies
+        except OSError:
+            if not replies:  # else whoever reads on meets the end again
+                raise
             return replies
         finally:
             if self._sock is not None:

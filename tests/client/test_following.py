@@ -20,7 +20,7 @@ from hatopo.client._deployment import Deployment
 from hatopo.client._service import Service
 from hatopo.topology import Topology, TopologyView
 from tests.control import eventually
-from tests.fakesentinels import NAME, FakeNode, FakeSentinel, Watch, World, master_of
+from tests.fakesentinels import NAME, FakeNode, FakeSentinel, Watch, World, master_of, push
 from tests.faulty import SOUND, Fault, FaultyServer
 
 NOREPLICAS = "NOREPLICAS Not enough good replicas to write."
@@ -308,6 +308,15 @@ def test_the_seconds_of_outages_never_become_fewer() -> None:
 
 
 # ------------------------------------------------------------------ provisional views
+
+
+def test_the_last_words_of_a_leader_are_heard(world: World) -> None:
+    """They come together with its end; what it has begun is followed all the same."""
+    _, b, _ = world.nodes
+    client = world.listening_client()
+    b.follow(None)
+    world.sentinels[0].breathe_its_last(push("message", "+selected-slave", world.selection(b)))
+    eventually(lambda: master_of(client) == b.address)
 
 
 def test_an_abort_ends_only_the_promotion_of_the_sentinel_that_announces_it(world: World) -> None:
