@@ -83,6 +83,16 @@ class RealReplication(ReplicationShape[RealNode]):
     def _way_to(self, node: RealNode) -> Address:
         return self._proxy.address if self._proxy is not None and node is self.nodes[0] else node.address
 
+    def _replicas_follow(self) -> bool:
+        """Also that they are sent what is written: a master begins with it up to a second after it has set one up.
+
+        A message to subscribers is sent to replicas as writes are, and is in nobody's data.
+        """
+        if not super()._replicas_follow():
+            return False
+        next(node for node in self._awake_nodes() if node.role() == "master").execute("PUBLISH", "hatopo-testing", "")
+        return super()._replicas_follow()
+
     def _retire(self, member: RealNode) -> None:
         member.close()
 
