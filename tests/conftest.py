@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 from hatopo.testing.real import RealNode, RealSentinelDeployment, available, server_version
 from tests.control import ServerError, eventually
@@ -19,6 +21,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 __all__ = ["eventually"]
+
+settings.register_profile("hatopo", deadline=None)  # how long an example takes is the machine's business
+settings.load_profile("hatopo")
+sys.setswitchinterval(0.0005)  # client, embedded servers and test share one interpreter: none waits long for its turn
 
 NEEDS_SERVERS = {"redis_installed", "shared_server", "server", "own_server", "sentinel_set", "make_set"}
 

@@ -257,11 +257,12 @@ class Call:
 
 @dataclass
 class Worker:
-    """One calling thread; `finished` grows, and is read by the test while the thread runs."""
+    """One calling thread; the test reads while it runs: what is `finished` grows, `calling` is under way."""
 
     kind: str
     number: int
     finished: list[Call] = field(default_factory=list)
+    calling: Call | None = None
 
     def succeeded_since(self, moment: float) -> bool:
         return any(call.error is None and call.began > moment for call in reversed(self.finished[-50:]))
@@ -289,13 +290,14 @@ class Load:
     def _run(self, worker: Worker) -> None:
         while not self._stopping.wait(0.002):
             name = f"{worker.kind}-{worker.number}-{len(worker.finished)}"
-            call = Call(worker.kind, name, time.monotonic())
+            call = worker.calling = Call(worker.kind, name, time.monotonic())
             try:
                 call.nodes = self._call(worker, name)
             except Exception as error:
                 call.error = error
             call.ended = time.monotonic()
             worker.finished.append(call)
+            worker.calling = None
 
     def _call(self, worker: Worker, name: str) -> tuple[Address, ...]:
         if worker.kind == "incr":
@@ -321,9 +323,9 @@ class Load:
         """Return when every thread waits in a call, and none has given up with an error for a while."""
 
         def quiet() -> bool:
-            before = [len(worker.finished) for worker in self.workers]
+            before = [worker.calling for worker in self.workers]
             time.sleep(0.2)
-            return before == [len(worker.finished) for worker in self.workers]
+            return None not in before and before == [worker.calling for worker in self.workers]
 
         eventually(quiet, what="every thread waits for the server")
 

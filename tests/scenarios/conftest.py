@@ -65,7 +65,7 @@ def make_set(backend: str) -> Iterator[Callable[..., SentinelDeployment]]:
         def make(speed: float | None = None, **options: Any) -> Any:
             options = {"down_after": 1.5, **options}
             if backend == "real":
-                return killed_between_writes(stack.enter_context(RealSentinelDeployment(**options)))
+                return ended_between_writes(stack.enter_context(RealSentinelDeployment(**options)))
             clock = None if speed is None else ScaledClock(speed)
             return stack.enter_context(SentinelDeployment(clock=clock, **options))
 
@@ -86,32 +86,45 @@ def make_replication(backend: str) -> Iterator[Callable[..., Replication]]:
 
         def make(**options: Any) -> Any:
             deployment = stack.enter_context(kind(**options))
-            return deployment if backend == "embedded" else killed_between_writes(deployment)
+            return deployment if backend == "embedded" else ended_between_writes(deployment)
 
         yield make
 
 
-def killed_between_writes(deployment: Any) -> Any:
-    """Has real nodes killed when what they have acknowledged is on its way to their replicas.
+def ended_between_writes(deployment: Any) -> Any:
+    """Has real nodes killed or frozen when what they have acknowledged is on its way to their replicas.
 
     Redis acknowledges first, and loses what it has not sent yet: on a busy machine that happens, and is no client's
-    fault. Embedded nodes are killed between two commands anyway.
+    fault. Embedded nodes end between two commands anyway.
     """
-
-    def spare(node: RealNode) -> None:
-        kill = node.kill
-
-        def kill_between_writes() -> None:
-            with contextlib.suppress(OSError, ServerError):  # it is frozen, or down, or older than 6.2
-                node.execute("CLIENT", "PAUSE", 1000, "WRITE", timeout=0.5)
-                node.execute("PING", timeout=0.5)
-            kill()
-
-        vars(node)["kill"] = kill_between_writes
-
     for node in deployment.nodes:
-        spare(node)
+        _spare(node)
     return deployment
+
+
+def _spare(node: RealNode) -> None:
+    kill, pause, resume = node.kill, node.pause, node.resume
+
+    def hold_writes() -> None:
+        if node.awake:
+            with contextlib.suppress(ServerError):  # it is older than 6.2
+                node.execute("CLIENT", "PAUSE", 60_000, "WRITE")
+                node.execute("PING")  # by its next turn it has sent all of the last one
+
+    def kill_between_writes() -> None:
+        hold_writes()
+        kill()
+
+    def pause_between_writes() -> None:
+        hold_writes()
+        pause()
+
+    def resume_with_writes() -> None:
+        resume()
+        with contextlib.suppress(OSError, ServerError):
+            node.execute("CLIENT", "UNPAUSE")
+
+    vars(node).update(kill=kill_between_writes, pause=pause_between_writes, resume=resume_with_writes)
 
 
 @pytest.fixture
@@ -120,6 +133,34 @@ def make_node(backend: str) -> Iterator[Callable[[], Node]]:
     kind: Any = {"embedded": Node, "real": RealNode}[backend]
     with contextlib.ExitStack() as stack:
         yield lambda: stack.enter_context(kind())
+
+
+@pytest.fixture
+def nobody_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that never takes a busy machine for a frozen server, in tests in which none is frozen or cut off.
+
+    How long silence is borne is not what these are about, and a thread or a process may have to wait for its turn for
+    longer than that.
+    """
+    for name, seconds in SILENCES.items():
+        monkeypatch.setattr(f"hatopo.{name}", seconds)
+
+
+SILENCES = {
+    "client._nodes.IN_PEACE": 5.0,
+    "client._asking.QUERY_TIMEOUT": 5.0,
+    "client._hub.QUERY_TIMEOUT": 5.0,
+    "client._listening.QUERY_TIMEOUT": 5.0,
+    "client._listening.PATIENCE": 5.0,
+    "client._monitor.SHORT_SILENCE": 5.0,
+    "client._monitor.LONG_SILENCE": 10.0,
+    "client._monitor.VISIT": 5.0,
+    "client._reading.FIRST_LOOK": 5.0,
+    "client._roles.PATIENCE": 5.0,
+    "client._roles.DIAL_PATIENCE": 5.0,
+    "connection._wire.SLICE": 5.0,
+    "topology._discover.GRACE": 2.0,
+}
 
 
 @pytest.fixture

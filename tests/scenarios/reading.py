@@ -113,12 +113,16 @@ def _reads_at(driver: WatchingDriver, node: NodeHandle) -> tuple[int, int]:
 
 
 def assert_told(driver: WatchingDriver, node: NodeHandle) -> None:
-    """That this replica was left, and is used again, was told in this order."""
-    heard = [heard.event for heard in driver.events]
-    ours = [event for event in heard if isinstance(event, (events.ReplicaRefused, events.ReplicaAccepted))]
-    kinds = [type(event) for event in ours if (event.address.host, event.address.port) == node.address]
-    assert events.ReplicaRefused in kinds, told(driver, events.Event)
-    assert events.ReplicaAccepted in kinds[kinds.index(events.ReplicaRefused) :]
+    """That this replica was left, and is used again, is told in this order."""
+
+    def is_told() -> bool:
+        heard = [heard.event for heard in driver.events]
+        ours = [event for event in heard if isinstance(event, (events.ReplicaRefused, events.ReplicaAccepted))]
+        kinds = [type(event) for event in ours if (event.address.host, event.address.port) == node.address]
+        assert events.ReplicaRefused in kinds, told(driver, events.Event)
+        return events.ReplicaAccepted in kinds[kinds.index(events.ReplicaRefused) :]
+
+    eventually(is_told, what="that it was left, and that it is used again")
 
 
 def hands_off(deployment: SentinelDeployment) -> None:

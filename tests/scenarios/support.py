@@ -24,8 +24,12 @@ if TYPE_CHECKING:
 E = TypeVar("E", bound=events.Event)
 
 
+HOURS = 10_000
+"""Seconds: not within a test, not even on servers that live fifty times as fast."""
 SLOW = 4.0
 """The speed of sentinels between whose steps a client is to do something."""
+AS_REAL = 1.0
+"""The speed of sentinels each of whose steps a client is to see: the shortest of them lasts for 0.7 s."""
 
 
 def members(deployment: SentinelDeployment) -> list[AnyServer]:

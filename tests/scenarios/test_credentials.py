@@ -15,6 +15,7 @@ from tests.control import eventually
 from tests.drivers import Load
 from tests.scenarios.reading import addresses, take_over, wait_read_from
 from tests.scenarios.support import (
+    HOURS,
     SLOW,
     assert_only_ambiguous,
     assert_rode_through,
@@ -107,6 +108,9 @@ def assert_no_password(*shown: object) -> None:
     assert [word for word in (FIRST, SECOND, WATCHERS) if word in text] == []
 
 
+pytestmark = pytest.mark.usefixtures("nobody_is_silent")
+
+
 class TestAProviderAtTheNodes:
     @on_both
     def test_no_call_fails(
@@ -146,7 +150,7 @@ class TestAProviderAtTheNodes:
         protocol: int,
     ) -> None:
         """The old master still took the former password, which a provider that is late hands out first."""
-        deployment = make_set(speed=SLOW, **least(version))
+        deployment = make_set(down_after=HOURS, **least(version))
         old, vault = deployment.master(), Vault("app", FIRST)
         driver.open_sentinel("mymaster", deployment.sentinels, protocol=protocol, **using(vault))
         with Load(driver, incr=4, get=2, set=2) as load:
@@ -157,6 +161,7 @@ class TestAProviderAtTheNodes:
             old.kill()
             eventually(lambda: told(driver, events.NodeDown), what="nobody logs in there any more")
             vault.late = 1
+            deployment.set(down_after_milliseconds=1500)  # only now may the sentinels notice
             new = deployment.wait_switched(old)
             load.progress()
         assert_rode_through(load.ledger(new))
@@ -373,6 +378,8 @@ class TestNodesThatNobodyWatches:
             wait_read_from(load, new, other)
             learn(deployment.nodes, "app", SECOND)
             vault.change(SECOND)
+            wait_read_from(load, new, other)  # who had fetched the former one has logged in with it
+            load.progress()
             unlearn([new], "app", FIRST)
             discarded = take_over(new, old, [other], Load.KEY)
             unlearn([old, other], "app", FIRST)

@@ -68,6 +68,9 @@ def assert_no_reads_at(load: Load, node: NodeHandle) -> None:
     assert gets(node) == before
 
 
+pytestmark = pytest.mark.usefixtures("nobody_is_silent")
+
+
 class TestNames:
     def test_a_name_of_several_addresses_is_several_nodes(
         self, driver: WatchingDriver, replication: Replication, names: Names

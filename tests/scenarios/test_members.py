@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from hatopo import events
 from tests.conftest import eventually
 from tests.drivers import Load
 from tests.scenarios.support import (
+    HOURS,
     SLOW,
     all_name,
     assert_only_ambiguous,
     assert_rode_through,
     confirmed,
+    hears_all,
     masters_told,
     told,
     write_arrives,
@@ -64,7 +67,7 @@ def test_a_master_that_comes_back_empty_is_told(
     driver: WatchingDriver, make_set: Callable[..., SentinelDeployment]
 ) -> None:
     """Restarted before the sentinels noticed: the same address, and nothing of what was written."""
-    deployment = make_set(replicas=1, down_after=60)
+    deployment = make_set(replicas=1, down_after=HOURS)
     driver.open_sentinel("mymaster", deployment.sentinels)
     driver.call("set", "key", "value")
     master = deployment.master()
@@ -101,11 +104,17 @@ def test_a_deployment_that_is_set_up_anew_is_followed(
     assert (reset.old_epoch, reset.new_epoch) == (1, 0)
 
 
-def test_events_tell_a_failover_in_order(driver: WatchingDriver, sentinel_set: SentinelDeployment) -> None:
+def test_events_tell_a_failover_in_order(driver: WatchingDriver, make_set: Callable[..., SentinelDeployment]) -> None:
+    sentinel_set = make_set(down_after=HOURS)
     driver.open_sentinel("mymaster", sentinel_set.sentinels)
     driver.call("set", "key", "value")
+    eventually(lambda: hears_all(driver, sentinel_set), what="all are heard")
     old = sentinel_set.kill_master()
-    driver.call("set", "key", "later")
+    with ThreadPoolExecutor(1) as threads:
+        waiting = threads.submit(driver.call, "set", "key", "later")
+        eventually(lambda: told(driver, events.NodeDown), what="the call meets it")
+        sentinel_set.set(down_after_milliseconds=1500)  # only now may the sentinels notice
+        assert waiting.result(30)
     new = sentinel_set.wait_switched(old)
     eventually(lambda: confirmed(driver, epoch=1), what="confirmation")
     heard = [each.event for each in driver.events]

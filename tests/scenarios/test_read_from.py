@@ -173,6 +173,7 @@ def flags(sentinel: SentinelHandle, node: NodeHandle) -> str:
     return next(str(one["flags"]) for one in listed if int(one["port"]) == node.port)
 
 
+@pytest.mark.usefixtures("nobody_is_silent")
 class TestAllReplicas:
     """Nobody but the master is left."""
 
@@ -278,6 +279,7 @@ class TestAFailover:
         if trouble != "planned":  # then the old master acknowledges for a moment what is thrown away
             assert_rode_through(ledger)
 
+    @pytest.mark.usefixtures("nobody_is_silent")
     def test_while_there_is_no_master_replicas_answer(
         self, driver: WatchingDriver, make_set: Callable[..., SentinelDeployment]
     ) -> None:
@@ -303,6 +305,7 @@ class TestAFailover:
         assert load.ledger(replicas[0]).other_errors == []
 
 
+@pytest.mark.usefixtures("nobody_is_silent")
 class TestMembers:
     """Replicas that come and go."""
 
@@ -353,6 +356,7 @@ def open_with_three(driver: WatchingDriver, deployment: SentinelDeployment) -> N
     eventually(lambda: driver.call("get", "key") is None and all(is_fit(driver, one) for one in replicas))
 
 
+@pytest.mark.usefixtures("nobody_is_silent")
 class TestBalance:
     """Equals share the reads equally, and one that is slower gets less."""
 
@@ -362,6 +366,7 @@ class TestBalance:
         assert_equal(shared_out(driver, deployment, threads=1, reads=SOUND), SOUND)
 
 
+@pytest.mark.usefixtures("nobody_is_silent")
 class TestBalanceOfThreads:
     """Processes are no equals: the machine lets now one wait, now another, and then it is given less."""
 
@@ -381,7 +386,7 @@ class TestBalanceOfThreads:
         """Those who wait for it count as its load."""
         deployment = make_set(replicas=3)
         open_with_three(driver, deployment)
-        fault = deployment.nodes[1].delay("get", 0.02, times=None)
+        fault = deployment.nodes[1].delay("get", 0.1, times=None)
         slow, *quick = shared_out(driver, deployment, threads=8, reads=800)
         assert fault.met == slow > 0
         assert slow < min(quick) / 2, (slow, quick)

@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 
 READERS = {"replica_preferred": 2, "any": 2}
 
+pytestmark = pytest.mark.usefixtures("nobody_is_silent")
+
 
 @pytest.fixture
 def replication(make_replication: Callable[..., Replication]) -> Replication:
@@ -197,7 +199,7 @@ class TestWhoIsTheMaster:
             assert_spared(driver, load, old)
             assert old.execute("DBSIZE") == 0
         assert_rode_through(load.ledger(new))
-        assert [address for address, _ in masters_told(driver)] == [new.address]
+        eventually(lambda: [address for address, _ in masters_told(driver)] == [new.address], what="it is told")
 
     def test_a_new_client_takes_the_one_with_the_data(
         self, driver: WatchingDriver, make_replication: Callable[..., Replication]
@@ -219,7 +221,7 @@ class TestWhoIsTheMaster:
         """The error says what each node is."""
         first = replication.nodes[0]
         first.replicate(NOBODY)
-        driver.open_replicated(addresses(replication), failover_timeout=0.5)
+        driver.open_replicated(addresses(replication), failover_timeout=2)
         with pytest.raises(hatopo.MasterNotFoundError) as caught:
             driver.call("set", "key", "value")
         for node in replication.nodes:
@@ -278,7 +280,7 @@ class TestLogins:
         self, driver: WatchingDriver, make_replication: Callable[..., Replication]
     ) -> None:
         deployment = make_replication(users=[f"{RIGHTS} -role -info"])
-        driver.open_replicated(addresses(deployment), failover_timeout=0.5, username="app", password="app-secret")
+        driver.open_replicated(addresses(deployment), failover_timeout=2, username="app", password="app-secret")
         with pytest.raises(hatopo.MasterNotFoundError, match=r"\+role"):
             driver.call("set", "key", "value")
 
@@ -371,7 +373,7 @@ class TestTwoNetworks:
         driver.open_replicated(addresses, read_from="replica_preferred", address_map=nowhere, failover_timeout=10)
         assert driver.call("set", "key", "value")
         assert driver.call("get", "key") == b"value"
-        assert "address_map" in driver.nodes()[replica.address].refused
+        eventually(lambda: "address_map" in driver.nodes()[replica.address].refused, what="it is said")
 
 
 class TestProcesses:

@@ -13,11 +13,12 @@ from tests.conftest import eventually
 from tests.control import Control, ServerError
 from tests.drivers import Load
 from tests.scenarios.support import (
-    SLOW,
+    AS_REAL,
     assert_only_ambiguous,
     assert_rode_through,
     change_master,
     denials,
+    hears_all,
     masters_told,
     told,
     write_arrives,
@@ -84,6 +85,9 @@ def new_enough(version: tuple[int, ...]) -> None:
         pytest.skip("rights for subcommands and ACLs of sentinels are younger")
 
 
+pytestmark = pytest.mark.usefixtures("nobody_is_silent")
+
+
 class TestLeastRights:
     def test_the_rights_are_few(self, make_set: Callable[..., SentinelDeployment], version: tuple[int, ...]) -> None:
         """Proof of the instrument: the users may do what is listed, and nothing else."""
@@ -109,11 +113,12 @@ class TestLeastRights:
         protocol: int,
     ) -> None:
         """Early promotion included; nothing else is even tried, but for the run id in a handshake (INFO)."""
-        deployment = make_set(speed=SLOW, **least(version))
+        deployment = make_set(speed=AS_REAL, **least(version))
         kwargs = {} if protocol == 3 else {"sentinel_kwargs": {"protocol": 2}}
         driver.open_sentinel("mymaster", deployment.sentinels, protocol=protocol, **kwargs, **LOGINS)
         with Load(driver, incr=4, get=2, set=2) as load:
             load.progress()
+            eventually(lambda: hears_all(driver, deployment), what="all are heard")
             new = change_master(deployment, trouble)
             load.progress()
         ledger = load.ledger(new)
@@ -123,7 +128,7 @@ class TestLeastRights:
             assert ledger.doubled == []
             assert_only_ambiguous(ledger, outages=1)
         assert write_arrives(driver, new, "with few rights")
-        assert masters_told(driver) == [(new.address, True)]
+        eventually(lambda: masters_told(driver) == [(new.address, True)], what="one change of the master")
         assert denied(deployment) <= {"command info"}
 
     @pytest.mark.parametrize("trouble", ["kill", "planned"])

@@ -151,7 +151,7 @@ class TestACertificateWithAName:
             load.progress()
         assert_rode_through(load.ledger(new))
         assert driver.master() == new.address
-        assert {address for address, _ in masters_told(driver)} == {new.address}
+        eventually(lambda: {address for address, _ in masters_told(driver)} == {new.address}, what="it is told")
         assert way != "seed" or NAME in dialled
         assert (asked >= {old.address, new.address, *deployment.sentinels}) == (way == "function")
 
@@ -286,6 +286,7 @@ def hidden(certificates: Certificates) -> Iterator[HiddenSet]:
         yield deployment
 
 
+@pytest.mark.usefixtures("nobody_is_silent")
 class TestAddressesOfAnotherNetwork:
     """Everything that is announced can be dialled only under a name, which is what the certificate carries."""
 
@@ -293,7 +294,7 @@ class TestAddressesOfAnotherNetwork:
         self, driver: WatchingDriver, hidden: HiddenSet, certificates: Certificates, dialled: set[str]
     ) -> None:
         """Proof of the instrument."""
-        options = secured(certificates, NAME, NAME, failover_timeout=0.1)
+        options = secured(certificates, NAME, NAME, failover_timeout=2)
         driver.open_sentinel("mymaster", by_name(hidden.sentinels), **options)
         with pytest.raises(redis.ConnectionError, match=rf"{INSIDE}1:{hidden.nodes[0].port} cannot be reached"):
             driver.call("get", "key")
@@ -315,6 +316,7 @@ class TestAddressesOfAnotherNetwork:
         assert_rode_through(load.ledger(new))
         assert driver.master() == (NAME, new.port)
         assert {one for one in dialled if one.startswith(INSIDE)} == set()
+        eventually(lambda: masters_told(driver), what="it is told")
         (place,) = {change.new for change in told(driver, events.MasterChanged) if change.old is not None}
         assert new.announced is not None
         assert str(place) == f"{NAME}:{new.port} (announced as {new.announced[0]}:{new.port})"
@@ -349,6 +351,7 @@ def wait_read_from(driver: WatchingDriver, *places: Address) -> None:
     eventually(all_have, 20, f"reads from {places}")
 
 
+@pytest.mark.usefixtures("nobody_is_silent")
 class TestNodesThatNobodyWatches:
     """They name each other by IP addresses, or by such as cannot be dialled from here."""
 
