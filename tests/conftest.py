@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["eventually"]
 
+pytest.register_assert_rewrite("tests.drivers", "tests.scenarios.reading", "tests.scenarios.support")
 settings.register_profile("hatopo", deadline=None)  # how long an example takes is the machine's business
 settings.load_profile("hatopo")
 sys.setswitchinterval(0.0005)  # client, embedded servers and test share one interpreter: none waits long for its turn

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from hatopo import events
 from tests.control import ServerError, eventually
 from tests.drivers import Load
-from tests.scenarios.support import told
+from tests.scenarios.support import threads_of_hatopo, told
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -96,6 +96,7 @@ def _all_answered_by(readers: Iterable[Worker], node: NodeHandle, moment: float)
 def assert_spared(driver: WatchingDriver, load: Load, node: NodeHandle) -> None:
     """No call that begins from now on is sent to this node: it executes none, and none waits for it."""
     load.progress()  # what began before has ended
+    eventually(lambda: not threads_of_hatopo("probe"), what="nobody looks whether it answers")
     retries = sum(driver.stats().retries.values())
     executed, in_use = _reads_at(driver, node)
     for _ in range(ROUNDS):

@@ -387,10 +387,10 @@ class TestPartitions:
             eventually(lambda: hears_all(driver, sentinel_set), what="the lonely one is heard")
             ask_again(driver, sentinel_set)
             load.progress()
+            assert old.execute("EXISTS", Load.KEY) == 0
             sentinel_set.heal()
             assert sentinel_set.wait_switched(old) is new
             load.progress()
-        assert old.execute("EXISTS", Load.KEY) == 0
         ledger = load.ledger(sentinel_set.master())
         assert_rode_through(ledger, outages=0)
         assert write_arrives(driver, sentinel_set.master(), "one master")
