@@ -12,6 +12,7 @@ from cache_aside import CacheAside, Document
 
 import hatopo
 from hatopo.testing import Node, Replication
+from tests.client.support import wait_until_fit
 
 
 class Database:
@@ -155,6 +156,7 @@ def test_a_replica_that_lags_behind_is_not_believed_to_have_nothing(database: Da
         deployment.replicas()[0].set_lag(ops=1000)
         addresses = [node.address for node in deployment.nodes]
         with hatopo.replicated(addresses, read_from="replica", decode_responses=True) as client:
+            wait_until_fit(client, 2)
             cache = CacheAside(client, database.find)
             assert [cache.get("7") for _ in range(3)] == [{"n": 7}] * 3
             assert client.get("cache:7") is None, "the replica has not got it yet"

@@ -127,6 +127,7 @@ def test_the_demo_names_the_extra_that_is_missing(missing: str) -> None:
     assert ended.stderr == f"'hatopo demo' needs {missing}: pip install 'hatopo[demo]'\n"
 
 
+@pytest.mark.timeout(330)
 def test_the_demo_passes_on_real_processes(redis_installed: tuple[int, ...]) -> None:
     for _ in range(3):
         ended = run_demo("--backend", "real", "--only", "kill", path=os.environ["PATH"])
@@ -134,4 +135,4 @@ def test_the_demo_passes_on_real_processes(redis_installed: tuple[int, ...]) -> 
         if len(set(re.findall(r"\+switch-master: (. -> .)", ended.stdout))) < 2:
             break
     assert_passed(ended, "kill")
-    assert len(switches(ended.stdout)) == 1
+    assert len(switches(experiments(ended.stdout)["kill"])) == 1

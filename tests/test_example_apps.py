@@ -129,6 +129,7 @@ def test_an_item_is_written_and_read(application: Application, user: User) -> No
 
 def test_replicas_answer_reads_and_the_master_who_has_written(application: Application) -> None:
     master = application.master()
+    eventually(lambda: len(application.replicas()) == 2)
     assert User(application).ask("PUT", "/items/b", "x").nodes == [master]
     readers = [User(application).ask("GET", "/items/b") for _ in range(20)]
     assert master not in {node for reply in readers for node in reply.nodes}
@@ -138,6 +139,7 @@ def test_replicas_answer_reads_and_the_master_who_has_written(application: Appli
 def test_a_user_reads_what_he_has_written_while_replicas_lag_behind(application: Application) -> None:
     writer, other = User(application), User(application)
     writer.ask("PUT", "/items/c", "old")
+    eventually(lambda: len(application.replicas()) == 2)
     eventually(lambda: User(application).ask("GET", "/items/c").found["value"] == "old")
     other.ask("POST", "/demo/lag", 3600)
     try:
@@ -222,9 +224,12 @@ def test_the_master_is_lost_and_nobody_sees_an_error(application: Application, u
     assert {reply.status for reply in visitors.replies} == {200}, "a failover is a pause"
     assert visitors.surprises == []
     assert user.ask("GET", "/demo/queries").found["1"] == 1
-    health = application.health()
-    assert (health.status, health.found["status"]) == (200, "ok")
-    assert health.found["stats"]["failovers"] > 0
+
+    def healthy() -> Any:
+        health = application.health()
+        return (health.status, health.found["status"]) == (200, "ok") and health.found["stats"]
+
+    assert eventually(healthy)["failovers"] > 0
     eventually(lambda: User(application).ask("GET", "/items/a").nodes == application.replicas(), what="reads there")
     user.ask("POST", "/demo/restart")
     eventually(lambda: len(application.health().found["nodes"]) == 3, what="the old master as a replica")

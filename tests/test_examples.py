@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import hatopo
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "test_failover.py"
@@ -30,16 +32,18 @@ def run_example(*options: str, path: str = "") -> dict[str, str]:
     environment = {**os.environ, "PYTHONPATH": package, "PATH": path}
     command = [sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider", str(EXAMPLE), *options]
     ended = subprocess.run(
-        command, cwd=EXAMPLE.parent.parent, env=environment, capture_output=True, text=True, timeout=110, check=False
+        command, cwd=EXAMPLE.parent.parent, env=environment, capture_output=True, text=True, timeout=280, check=False
     )
     assert ended.returncode == 0, ended.stdout + ended.stderr
     return dict(re.findall(r"::(\S+) ([A-Z]+)", ended.stdout))
 
 
+@pytest.mark.timeout(300)
 def test_the_tests_of_the_tutorial_pass_without_a_server_on_the_path() -> None:
     assert run_example() == dict.fromkeys(TESTS, "PASSED")
 
 
+@pytest.mark.timeout(300)
 def test_the_tests_of_the_tutorial_pass_on_real_processes(redis_installed: tuple[int, ...]) -> None:
-    found = run_example("--hatopo-backend=real", path=os.environ["PATH"])
+    found = run_example("--hatopo-backend=real", "-p", "tests.unhurried", path=os.environ["PATH"])
     assert found == dict.fromkeys(TESTS, "PASSED") | dict.fromkeys(NO_PROCESS_CAN, "SKIPPED")

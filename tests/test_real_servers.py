@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import inspect
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
 
-from hatopo.testing._control import Control, ServerError, Unsupported, wait_until
+from hatopo.testing._control import Control, Event, ServerError, Unsupported, wait_until
 from hatopo.testing.real import (
     RealNode,
     RealReplication,
@@ -24,7 +25,7 @@ from hatopo.testing.world._world import CLIENTS
 from tests.control import Certificates, eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 SECRET = "s3cret"
@@ -64,15 +65,19 @@ def test_a_connection_may_be_closed_under_a_reader(server: RealNode) -> None:
     control = server.control()
     control.wait_for_ever()
     ended: list[BaseException] = []
+    reading = threading.Event()
 
     def read() -> None:
         try:
+            reading.set()
             control.read()
         except OSError as error:
             ended.append(error)
 
     reader = threading.Thread(target=read)
     reader.start()
+    assert reading.wait(10)
+    time.sleep(0.1)
     control.close()
     reader.join(10)
     assert [type(error) for error in ended] == [ConnectionResetError]
@@ -284,21 +289,26 @@ def test_a_cancelled_block_ends_its_processes(redis_installed: object, backend: 
 # Sentinels
 
 
-def test_events_are_recorded_in_order_and_over_a_restart(sentinel_set: RealSentinelDeployment) -> None:
+def test_events_are_recorded_in_order_and_over_a_restart(make_set: Callable[..., RealSentinelDeployment]) -> None:
+    sentinel_set = make_set(down_after=3.0)
     sentinel = sentinel_set.sentinel_nodes[0]
     sentinel.kill()
     sentinel.restart()
     assert sentinel.disconnect("pubsub") == 1, "the recorder's own, which it opens again"
     eventually(lambda: "testing-recorder" in sentinel.execute("CLIENT", "LIST"))
-    old = sentinel_set.kill_master()
+    killed, old = time.time(), sentinel_set.kill_master()
     new = sentinel_set.wait_switched(old)
 
-    def heard() -> list[str]:
-        return [event.channel for event in sentinel_set.events if event.sentinel == sentinel.address]
+    def heard() -> list[Event]:
+        return [event for event in sentinel_set.events if event.time >= killed]
 
-    eventually(lambda: "+switch-master" in heard(), what="its word")
-    assert heard().index("+sdown") < heard().index("+switch-master")
-    switched = [event for event in sentinel_set.events if event.channel == "+switch-master"]
+    def told() -> list[str]:
+        return [event.channel for event in heard() if event.sentinel == sentinel.address]
+
+    eventually(lambda: "+switch-master" in told(), what="its word")
+    before = told()[: told().index("+switch-master")]
+    assert {"+config-update-from", "+failover-end"}.intersection(before), "of another's failover, or of its own"
+    switched = [event for event in heard() if event.channel == "+switch-master"]
     expected = f"mymaster {old.host} {old.port} {new.host} {new.port}"
     assert {event.payload for event in switched} == {expected}
     assert [event.time for event in switched] == sorted(event.time for event in switched)
@@ -327,7 +337,7 @@ def test_a_sentinel_is_known_by_what_it_announces(sentinel_set: RealSentinelDepl
 def test_only_a_partition_that_can_be_had_is_had(redis_installed: object) -> None:
     with RealReplication() as plain, pytest.raises(Unsupported, match="partitionable"):
         plain.partition(plain.nodes[0], plain.nodes[1:])
-    with RealSentinelDeployment(1, 1, quorum=1, partitionable=True) as deployment:
+    with RealSentinelDeployment(1, 1, quorum=1, partitionable=True, down_after=3.0) as deployment:
         first, second = deployment.nodes
         (sentinel,) = deployment.sentinel_nodes
         refused: list[tuple[Any, Any]] = [

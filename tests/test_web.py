@@ -25,6 +25,7 @@ from hatopo.contrib import web
 from hatopo.contrib.web import ASGIMiddleware, WSGIMiddleware
 from hatopo.routing import ReadFrom
 from hatopo.testing import Replication
+from tests.client.support import wait_until_fit
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -658,6 +659,7 @@ def store(stale: Replication) -> Iterator[hatopo.Redis]:
     stale.master().execute("SET", "k", "new")
     addresses = [node.address for node in stale.nodes]
     with hatopo.replicated(addresses, read_from="replica", decode_responses=True) as client:
+        wait_until_fit(client, 2)
         yield client
 
 

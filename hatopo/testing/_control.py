@@ -90,7 +90,7 @@ class Control:
         OSError: nobody answers there.
     """
 
-    def __init__(self, address: Address, *, timeout: float | None = 2.0, tls: ssl.SSLContext | bool = False) -> None:
+    def __init__(self, address: Address, *, timeout: float | None = 10.0, tls: ssl.SSLContext | bool = False) -> None:
         self._socket = socket.create_connection(address, timeout)
         try:
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

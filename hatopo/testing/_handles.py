@@ -57,7 +57,7 @@ class ServerHandle(Member, Generic[S]):
     def _speaks_tls(self) -> bool:
         return self._server.tls is not None
 
-    def execute(self, *words: str | int | float | bytes, timeout: float = 2.0) -> Any:
+    def execute(self, *words: str | int | float | bytes, timeout: float = 10.0) -> Any:
         packed = _checks.words(words)
         asked: concurrent.futures.Future[Any] = concurrent.futures.Future()
         session = LOOP.call(lambda: _ask(self._server, packed, asked))

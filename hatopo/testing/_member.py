@@ -56,7 +56,7 @@ class Member:
     def _speaks_tls(self) -> bool:
         raise NotImplementedError
 
-    def execute(self, *words: str | int | float | bytes, timeout: float = 2.0) -> Any:
+    def execute(self, *words: str | int | float | bytes, timeout: float = 10.0) -> Any:
         """Run a command there, whatever users and partitions there are.
 
         Args:
@@ -74,7 +74,7 @@ class Member:
         """
         raise NotImplementedError
 
-    def control(self, timeout: float | None = 2.0) -> Control:
+    def control(self, timeout: float | None = 10.0) -> Control:
         """A connection to keep, for SUBSCRIBE or a transaction; logged in where that is needed."""
         control = Control(self.address, timeout=timeout, tls=self._speaks_tls)
         try:

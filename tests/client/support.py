@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hatopo
+from tests.control import eventually
 from tests.faulty import FaultyServer
 from tests.tinyredis import encode
 
@@ -54,6 +55,12 @@ def execute(client: hatopo.Redis, *words: str | int) -> Any:
     return untyped.execute_command(*words)
 
 
+def wait_until_fit(client: hatopo.Redis, count: int) -> None:
+    """Returns when the client takes its `count` nodes for fit: before that it may read where the policy would not."""
+    client.using(read_from="replica_preferred").get("k")  # from now on they are asked
+    eventually(lambda: [bool(one.refused) for one in client.nodes()] == [False] * count)
+
+
 def run_script(
     script: str, *args: object, launcher: tuple[str, ...] = (), port: int = 0, says: str | None = "ok\n"
 ) -> str:
@@ -64,7 +71,7 @@ def run_script(
         env={**os.environ, "PYTHONPATH": str(ROOT), "TEST_PORT": str(port)},
         capture_output=True,
         text=True,
-        timeout=90,
+        timeout=110,
         check=False,
     )
     said = ended.stdout if says is None else says

@@ -124,7 +124,7 @@ def test_locks_and_scripts(r: Any) -> None:
 def test_blocking_commands_wait_as_long_as_the_server(server: RealNode) -> None:
     with hatopo.standalone(*server.address, socket_timeout=0.05) as r:
         assert r.blpop(["q"], timeout=0.2) is None
-        waiter = threading.Timer(0.2, r.rpush, ("q", "x"))
+        waiter = threading.Timer(0.2, server.execute, ("RPUSH", "q", "x"))
         waiter.start()
         assert r.blpop(["q"], timeout=0) == (b"q", b"x")
         waiter.join()

@@ -41,15 +41,21 @@ def listeners_of(world: World) -> list[str]:
     return [name for name in threads_of_hatopo("sentinel") if name.rpartition(":")[2] in ports]
 
 
+def sessions(world: World) -> list[int]:
+    """How many times anybody has subscribed, to a channel of each sentinel."""
+    return [sentinel.received["SUBSCRIBE"] for sentinel in world.sentinels]
+
+
 # ------------------------------------------------------------------ sessions
 
 
+@pytest.mark.usefixtures("patient")
 def test_half_a_push_does_not_end_a_session(world: World) -> None:
     client = world.listening_client()
     heard: list[events.Event] = []
     client.subscribe_events(heard.append)
     _, b = world.nodes
-    dials = [sentinel.connections for sentinel in world.sentinels]
+    begun = sessions(world)
     b.follow(None)
     world.settle(b, 2)
     message = push("message", "+switch-master", f"{NAME} 127.0.0.1 1 127.0.0.1 {b.port}")
@@ -58,28 +64,28 @@ def test_half_a_push_does_not_end_a_session(world: World) -> None:
             sentinel.send_raw(part)
         time.sleep(0.05)
     eventually(lambda: master_of(client) == b.address)
-    assert [sentinel.connections for sentinel in world.sentinels] == dials
+    assert sessions(world) == begun
     assert not [event for event in heard if isinstance(event, events.SentinelLost)]
 
 
+@pytest.mark.usefixtures("patient")
 def test_a_user_without_ping_is_listened_to(world: World) -> None:
     for sentinel in world.sentinels:
         sentinel.on("PING").error("NOPERM this user has no permissions to run the 'ping' command")
     client = world.listening_client()
     _, b = world.nodes
-    dials = [sentinel.connections for sentinel in world.sentinels]
+    begun = sessions(world)
     b.follow(None)
     world.switch(b, 2)
     eventually(lambda: master_of(client) == b.address)
-    assert [sentinel.connections for sentinel in world.sentinels] == dials
+    assert sessions(world) == begun
 
 
 def test_a_storm_of_events_is_not_answered_one_to_one(world: World) -> None:
     client = world.listening_client()
     _, b = world.nodes
-    before = [sentinel.answered for sentinel in world.sentinels]
-    storms = 300
-    for _ in range(storms):
+    before, began = [sentinel.answered for sentinel in world.sentinels], time.monotonic()
+    for _ in range(300):
         for sentinel in world.sentinels:
             sentinel.publish(*HINT)
         time.sleep(0.001)
@@ -87,7 +93,8 @@ def test_a_storm_of_events_is_not_answered_one_to_one(world: World) -> None:
     world.switch(b, 2)
     eventually(lambda: master_of(client) == b.address)
     for sentinel, asked in zip(world.sentinels, before, strict=True):
-        assert 0 < sentinel.answered - asked < storms / 4
+        answered = sentinel.answered - asked
+        assert 0 < answered <= (time.monotonic() - began) / _listening.ASK_GAP + 3
 
 
 def test_a_sentinel_that_ends_every_session_is_not_dialled_at_full_speed(
@@ -246,7 +253,7 @@ def test_a_resolver_that_hangs_is_not_asked_again_and_again(monkeypatch: pytest.
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
     with World(sentinels=1) as world:
         only = world.sentinels[0]
-        client = world.client(seeds=[only.address, ("sentinel-1", 26379), ("sentinel-2", 26379)], failover_timeout=2.0)
+        client = world.client(seeds=[only.address, ("sentinel-1", 26379), ("sentinel-2", 26379)], failover_timeout=5.0)
         try:
             assert client.set("k", "v") is True
             world.nodes[0].kill()
@@ -258,6 +265,7 @@ def test_a_resolver_that_hangs_is_not_asked_again_and_again(monkeypatch: pytest.
             released.set()
 
 
+@pytest.mark.usefixtures("patient")
 def test_two_services_with_different_sentinels_do_not_make_the_learned_ones_flap(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

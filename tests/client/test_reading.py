@@ -14,6 +14,7 @@ import hatopo
 from hatopo import ReadFrom
 from hatopo.client import Scope, pin_after_write
 from hatopo.testing import Replication
+from tests.client.support import wait_until_fit
 from tests.control import eventually
 from tests.scenarios.support import threads_of_hatopo
 
@@ -38,7 +39,7 @@ def client(deployment: Replication) -> Iterator[hatopo.Redis]:
     made = hatopo.replicated([node.address for node in deployment.nodes], read_from="replica_preferred")
     made.set("k", "v")
     made.rpush("list", "b", "a")
-    eventually(lambda: [one.role for one in made.nodes()] == ["master", "replica", "replica"])
+    wait_until_fit(made, 3)
     arrived(deployment, made)
     yield made
     made.close()
@@ -245,6 +246,7 @@ def test_the_nearest_choice_counts(deployment: Replication, client: hatopo.Redis
     assert read()
     with hatopo.replicated([node.address for node in deployment.nodes]) as plain:
         assert not read(plain)
+        wait_until_fit(plain, 3)
         with hatopo.read_from("replicaPreferred"):
             assert read(plain)
             assert read(plain.using(deadline=5))
@@ -391,6 +393,7 @@ def begin_to_scan(own: Replication, reader: hatopo.Redis) -> tuple[set[bytes], I
     """The keys that are there, an iterator over them that has found the first ones, and the node that it keeps to."""
     keys = {f"key-{number}".encode() for number in range(200)}
     reader.mset(dict.fromkeys(keys, "x"))
+    wait_until_fit(reader, len(own.nodes))
     arrived(own, reader)
     elements = reader.scan_iter("key-*", count=10)
     found = [next(elements)]

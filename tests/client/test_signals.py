@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 # pytest-timeout's own way is SIGALRM, which is what these tests use.
 pytestmark = [
-    pytest.mark.timeout(60, method="thread"),
+    pytest.mark.timeout(300, method="thread"),
     # A socket may be interrupted between its birth and its name; then it is collected, and says so.
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
 ]

@@ -137,7 +137,7 @@ class Worker:
             self.lost += 1
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(400)
 def test_no_reply_is_wrong_and_nothing_leaks() -> None:
     files = open_files()
     with FaultyServer() as fake, client_of(fake, protocol=3) as client:

@@ -68,7 +68,7 @@ def ours(plain: Outcomes) -> Outcomes:
     return run_all("hatopo", VARIANTS)
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: variant.label)
 def test_nothing_that_redis_py_can_do_is_lost(plain: Outcomes, ours: Outcomes, variant: Variant) -> None:
     expected = plain[measure(variant)]

@@ -170,5 +170,5 @@ def recorded() -> dict[str, list[tuple[str, str]]]:
 
 
 if __name__ == "__main__":
-    with RealSentinelDeployment(2, 3, parallel_syncs=1) as real:
+    with RealSentinelDeployment(2, 3, parallel_syncs=1, down_after=3.0) as real:
         RECORDED.write_text(json.dumps(ask_all(real), indent=1) + "\n")

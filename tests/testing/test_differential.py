@@ -10,7 +10,7 @@ import pytest
 
 from tests.testing.accepted import ACCEPTED
 from tests.testing.corpus import Conversation, conversations, parse
-from tests.testing.differential import Heard, Subject, differences, play, start_embedded, start_real
+from tests.testing.differential import Heard, Subject, compare, differences, start_embedded, start_real
 from tests.testing.wire import MASKS, Connection, Wire
 
 CORPUS = conversations()
@@ -62,7 +62,7 @@ def test_the_embedded_server_answers_like_a_real_one(
     kind = "pair" if conversation.pair else "node"
     real: Subject = request.getfixturevalue(f"real_{kind}")
     embedded: Subject = request.getfixturevalue(f"embedded_{kind}")
-    found = differences(play(conversation, real, protocol), play(conversation, embedded, protocol))
+    found = compare(conversation, real, embedded, protocol)
     accepted = {one.step for one in ACCEPTED if one.conversation == conversation.name and protocol in one.protocols}
     new = [one for one in found if one.step not in accepted]
     assert not new, f"{len(new)} differences in {conversation}:\n" + "\n".join(map(str, new))
@@ -76,7 +76,7 @@ def test_two_real_servers_do_not_differ(nodes: int, redis_installed: tuple[int, 
     with start_real(nodes) as one, start_real(nodes) as other:
         for conversation, protocol in CASES:
             if conversation.pair == (nodes == 2):
-                found = differences(play(conversation, one, protocol), play(conversation, other, protocol))
+                found = compare(conversation, one, other, protocol)
                 assert not found, f"{conversation} in RESP{protocol}:\n" + "\n".join(map(str, found))
 
 

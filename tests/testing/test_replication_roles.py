@@ -416,6 +416,14 @@ WRITES = ["SET k v", "SET k w", "SELECT 3", "SET k v", "DEL k", "PUBLISH c m", "
 def test_the_answers_are_those_of_the_real_server(lab: Lab, redis_installed: tuple[int, ...]) -> None:
     if redis_installed[:2] != (7, 0):
         pytest.skip("the embedded server imitates 7.0")
+    found = _transcript([lab.node() for _ in range(3)], lambda: lab.pass_time(2))
+    expected = _real_transcript()
+    if found != expected:  # once a second a replica acknowledges by itself: if before WAIT, that need not ask for it
+        expected = _real_transcript()
+    assert found == expected
+
+
+def _real_transcript() -> list[Any]:
     with contextlib.ExitStack() as stack:
         servers = [stack.enter_context(RealNode()) for _ in range(3)]
         real = [_RealNode(server, stack.enter_context(server.control())) for server in servers]
@@ -423,9 +431,7 @@ def test_the_answers_are_those_of_the_real_server(lab: Lab, redis_installed: tup
         def synchronized() -> None:
             eventually(lambda: _in_place([node("INFO", "replication") for node in real]))
 
-        expected = _transcript(real, synchronized)
-    found = _transcript([lab.node() for _ in range(3)], lambda: lab.pass_time(2))
-    assert found == expected
+        return _transcript(real, synchronized)
 
 
 def _in_place(reports: list[str]) -> bool:

@@ -20,11 +20,11 @@ def differences(ours: Answers, theirs: Answers) -> list[tuple[tuple[str, str], t
 
 @pytest.mark.parametrize("clock", [RealClock, ManualClock])
 def test_answers_are_those_that_a_real_sentinel_has_given(clock: type[RealClock] | type[ManualClock]) -> None:
-    with SentinelDeployment(2, 3, parallel_syncs=1, clock=clock()) as embedded:
+    with SentinelDeployment(2, 3, parallel_syncs=1, down_after=3.0, clock=clock()) as embedded:
         assert differences(ask_all(embedded), recorded()) == []
 
 
 @pytest.mark.real
 def test_a_real_sentinel_still_gives_these_answers(redis_installed: Any) -> None:
-    with RealSentinelDeployment(2, 3, parallel_syncs=1) as real:
+    with RealSentinelDeployment(2, 3, parallel_syncs=1, down_after=3.0) as real:
         assert differences(ask_all(real), recorded()) == []

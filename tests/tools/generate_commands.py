@@ -12,14 +12,14 @@ from __future__ import annotations
 import argparse
 import contextlib
 import socket
-import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import redis
+
+from hatopo.testing.real import RealNode
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -106,16 +106,8 @@ def wait_until_it_listens(port: int, seconds: float = 10) -> None:
 @contextlib.contextmanager
 def own_server() -> Iterator[int]:
     """A redis-server that lives as long as the block; yields its port."""
-    port = free_port()
-    with tempfile.TemporaryDirectory() as directory:
-        command = ["redis-server", "--bind", HOST, "--port", str(port), "--save", "", "--dir", directory]
-        server = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-        try:
-            wait_until_it_listens(port)
-            yield port
-        finally:
-            server.terminate()
-            server.wait(timeout=10)
+    with RealNode() as server:
+        yield server.port
 
 
 def main() -> None:

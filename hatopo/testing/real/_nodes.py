@@ -148,7 +148,7 @@ class RealNode(Process, DataMember, NoNodeFaults):
         second) is in no file until that is done. A role may have been changed by anybody; no file says it.
         """
         if self.awake:
-            with contextlib.suppress(OSError, ServerError), self.control(timeout=0.5) as control:
+            with contextlib.suppress(OSError, ServerError), self.control(timeout=5) as control:
                 wait_until(lambda: not _writes_file(control("INFO", "persistence")), 2, "the append-only file")
                 role = control("ROLE")
                 self._follows = (str(role[1]), int(role[2])) if role[0] == "slave" else None

@@ -161,7 +161,7 @@ class Process(Member, NoFaults, Lifetime):
 
     # Asking
 
-    def execute(self, *words: str | int | float | bytes, timeout: float = 2.0) -> Any:
+    def execute(self, *words: str | int | float | bytes, timeout: float = 10.0) -> Any:
         packed = _checks.words(words)
         with self.control(timeout) as control:
             return control(*packed)

@@ -24,9 +24,9 @@ def work(client: hatopo.Redis, name: str) -> None:
 def main(port: int) -> None:
     assert monkey.is_module_patched("socket")
     client = hatopo.standalone("127.0.0.1", port)
-    waiter = gevent.spawn(client.blpop, "queue", 30)
+    waiter = gevent.spawn(client.blpop, "queue", 300)
     workers = [gevent.spawn(work, client, f"greenlet{number}") for number in range(100)]
-    gevent.joinall(workers, timeout=60, raise_error=True)
+    gevent.joinall(workers, timeout=85, raise_error=True)
     assert all(worker.successful() for worker in workers)
     assert not waiter.ready(), waiter.get()
     client.rpush("queue", "done")

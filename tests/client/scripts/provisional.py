@@ -39,7 +39,7 @@ def main() -> None:
     # The very thing that Python 3.12 warns of is under test.
     warnings.filterwarnings("ignore", message=".*multi-threaded.*fork", category=DeprecationWarning)
     logging.getLogger("hatopo").addHandler(logging.NullHandler())
-    _promotion.CONFIRM_GRACE = 1.0
+    _promotion.CONFIRM_GRACE = 3.0
     with World(down_after=100) as world:
         a, b = world.nodes
         client = world.listening_client()
