@@ -259,11 +259,13 @@ class Deployment(Nodes):
             return self.pool_for(call, until).lend(until, check=call.delicate)
         views, seconds, end = 0, SHORT_WAIT, min(until, monotonic() + self.options.failover_timeout)
         while True:
-            topology, seen = self.found(until), self._changes
+            self.found(until)
+            with self._lock:  # while a view is put in force, they are of two different ones
+                topology, pools, seen = self.topology, self._pools, self._changes
             if topology is None:
                 raise self.unknown()
             try:
-                return self.reading.lend(call, topology, self._pools, until, seconds)
+                return self.reading.lend(call, topology, pools, until, seconds)
             except errors.PoolExhaustedError:
                 if monotonic() >= end:
                     raise
@@ -272,8 +274,9 @@ class Deployment(Nodes):
                 if self._source is not None and self._source.expects_more():
                     self._wait(seen, min(until, monotonic() + FIRST_LOOK))
                 views += 1
-                if self.topology is topology or views == MAX_VIEWS:
-                    raise  # else another view has come in between
+                with self._lock:
+                    if self.uses(topology, pools) or views == MAX_VIEWS:
+                        raise  # else another view has come in between
 
     # ------------------------------------------------------------------ calls
 

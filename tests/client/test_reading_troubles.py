@@ -372,32 +372,6 @@ def test_replicas_that_stay_busy_are_an_error_in_time(deployment: Replication) -
             reader.join()
 
 
-def test_a_view_that_comes_while_a_policy_decides_is_used() -> None:
-    """The plan that it would have made is of nodes that are not all."""
-    going, decided = threading.Event(), threading.Event()
-
-    def zones(host: str, port: int) -> str:
-        if going.is_set():
-            decided.wait(10)
-        return "ours"
-
-    with Replication(replicas=1) as own:
-        with (
-            opened(own, read_from=hatopo.ReadFrom.zone("ours", zones=zones)) as client,
-            ThreadPoolExecutor(1) as threads,
-        ):
-            going.set()
-            reading = threads.submit(client.get, "k")
-            new = own.add_replica()
-            eventually(lambda: client.topology is not None and len(client.topology.nodes) == 3)
-            decided.set()
-            going.clear()
-            assert reading.result(10) == b"v"
-            eventually(
-                lambda: client.get("k") and calls(new, "get"), 3, "it is read from before a plan would have ended"
-            )
-
-
 def test_a_resolver_of_another_library(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its errors are those of names, though they do not come from Python's own module."""
     real, down = socket.getaddrinfo, threading.Event()

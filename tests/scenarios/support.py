@@ -59,7 +59,8 @@ def assert_only_ambiguous(ledger: Ledger, outages: int) -> None:
     """No error but "maybe executed", for increments alone, and once a thread and outage at most."""
     assert ledger.other_errors == []
     assert {call.kind for call in ledger.ambiguous} <= {"incr"}
-    assert max(ledger.ambiguous_per_thread.values(), default=0) <= outages
+    met = [f"{call.name} in {call.ended - call.began:.2f} s: {call.error}" for call in ledger.ambiguous]
+    assert max(ledger.ambiguous_per_thread.values(), default=0) <= outages, "\n".join(met)
 
 
 def told(driver: WatchingDriver, kind: type[E]) -> list[E]:
