@@ -94,7 +94,7 @@ class DialGate:
     """How often a node is dialled.
 
     Two dials may be under way at once: who waits for a turn is often served by a connection that comes back. One, while
-    the node is suspect: a connection was lost, and nobody has reached it since. One that did not answer is left alone
+    the node is suspect: a connection was lost, and it has answered nobody since. One that did not answer is left alone
     for 100 ms, doubling to 2 s, +-20 %.
 
     A turn belongs to a `Dialler`, which is held weakly: one that an exception made everybody forget gives it back.
@@ -240,9 +240,9 @@ class NodePool:
         except IndexError:
             return None
         fresh = now < connection.check_at and connection.generation == self.generation
-        if (fresh and (not check or connection.clean())) or self.fit(connection, now, until):
+        if fresh and (not check or (connection.clean() and not self._gate.suspect)):
             return connection
-        return None
+        return connection if self.fit(connection, now, until) else None
 
     @property
     def is_full(self) -> bool:
@@ -262,7 +262,10 @@ class NodePool:
                 self.give_back(self._dial(*admitted, until))
 
     def suspect(self) -> None:
-        """A connection was lost: the others are looked at before they are used, and one caller dials first."""
+        """A connection was lost: one of the others has to answer before they are used, and one caller dials first.
+
+        A process that dies closes them one after the other: one that looks alive is none that will be answered.
+        """
         with self._lock:
             self._gate.suspect = True
         for connection in list(self.idle):
@@ -345,16 +348,18 @@ class NodePool:
             return False
         if not connection.clean():
             return False
-        if care.ping_after is None or idle < care.ping_after:
+        if not self._gate.suspect and (care.ping_after is None or idle < care.ping_after):
             return True
         patience = Patience(PING_PATIENCE, until)
         try:
             connection.send(connection.pack(("PING",)), patience)
             connection.read(patience)  # any answer will do: an ACL may forbid PING
-            return True
         except NodeError:
             self._drop_idle()  # they have rested longer than this one, and need not be asked one after another
             return False
+        with self._lock:
+            self._gate.suspect = False
+        return True
 
     def _admit(self) -> tuple[Wire, Dialler] | None:
         """A new member to dial, if there is room for one and it is our turn."""

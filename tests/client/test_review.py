@@ -15,7 +15,7 @@ from hatopo.client._calls import SingleCall
 from hatopo.errors import StateLostError
 from hatopo.routing import facts_of
 from hatopo.testing.real import RealNode
-from tests.client.support import client_of, value_of
+from tests.client.support import COUNT, client_of, value_of
 from tests.faulty import FaultyServer
 
 
@@ -98,6 +98,24 @@ def test_idle_connections_are_not_asked_one_after_another() -> None:
         assert client.get("k") == value_of("k")
         assert fake.received["PING"] == 1
         assert len(pool._get_free_connections()) == 1
+
+
+@pytest.mark.parametrize("dying", [True, False])
+def test_a_node_of_whom_a_connection_was_lost_answers_before_it_gets_an_increment(dying: bool) -> None:
+    """A process that dies closes its connections one after the other: one that looks alive is not answered either."""
+    with FaultyServer() as fake, client_of(fake) as client:
+        pool = client.connection_pool
+        for each in [pool.get_connection() for _ in range(3)]:
+            pool.release(each)
+        fake.on(COUNT, nth=1).drop_before()
+        if dying:
+            fake.on("PING", nth=1).drop_before()
+        with pytest.raises(hatopo.AmbiguousResultError):
+            client.incr("n")
+        dialled = fake.connections
+        assert [client.incr("n") for _ in range(3)] == [1, 2, 3]
+        assert fake.received["PING"] == 1
+        assert fake.connections == dialled + dying
 
 
 def test_a_handlers_timeout_ends_a_dial(own_server: RealNode) -> None:
