@@ -39,6 +39,37 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.real)
 
 
+SILENCES = (
+    "client._asking.QUERY_TIMEOUT",
+    "client._hub.QUERY_TIMEOUT",
+    "client._listening.QUERY_TIMEOUT",
+    "client._listening.PATIENCE",
+    "client._monitor.SHORT_SILENCE",
+    "client._monitor.LONG_SILENCE",
+    "client._monitor.VISIT",
+    "client._nodes.IN_PEACE",
+    "client._reading.FIRST_LOOK",
+    "client._roles.PATIENCE",
+    "client._roles.DIAL_PATIENCE",
+    "connection._wire.SLICE",
+    "topology._discover.GRACE",
+)
+"""How long clients bear silence, or wait for others."""
+LONG = 8.0
+"""Seconds: longer than a busy machine keeps anybody waiting, shorter than tests wait."""
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that never takes a busy machine for a frozen server, where no server is frozen or cut off.
+
+    How long silence is borne is not what such tests are about, and a thread or a process may have to wait for its turn
+    for longer than that.
+    """
+    for name in SILENCES:
+        monkeypatch.setattr(f"hatopo.{name}", LONG)
+
+
 @pytest.fixture(scope="session")
 def redis_installed() -> tuple[int, ...]:
     """The version of redis-server; without one the test is skipped, or fails where servers are required."""

@@ -152,7 +152,7 @@ def test_waiting_calls_are_no_storm(deployment: Replication) -> None:
         assert calls(replica, "role") - before < 20
 
 
-@pytest.mark.usefixtures("unsuspicious")
+@pytest.mark.usefixtures("patient")
 def test_callers_in_a_hurry_say_nothing_of_a_node(deployment: Replication) -> None:
     with opened(deployment, read_from="replica") as client:
         client.get("k")
@@ -287,7 +287,7 @@ def test_no_secret_of_a_users_function_is_told(deployment: Replication) -> None:
         assert "SECRET" not in f"{raised.value} {raised.value.refused} {client.nodes()} {told}"
 
 
-@pytest.mark.usefixtures("unsuspicious")
+@pytest.mark.usefixtures("patient")
 def test_without_threads_one_caller_at_a_time_asks(deployment: Replication, monkeypatch: pytest.MonkeyPatch) -> None:
     """On the same connections two would take each other's answers."""
     monkeypatch.setattr(_reading, "threads_run", lambda: False)
@@ -336,7 +336,7 @@ def test_a_full_node_is_passed_over(deployment: Replication) -> None:
             reader.join()
 
 
-@pytest.mark.usefixtures("unsuspicious")
+@pytest.mark.usefixtures("patient")
 def test_a_master_does_not_answer_for_replicas_that_are_busy(deployment: Replication) -> None:
     """It has the writes to do. Whoever reads waits, as he would for a master."""
     with opened(deployment, read_from="replica_preferred", max_connections=2, failover_timeout=30) as client:

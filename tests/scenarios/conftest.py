@@ -136,34 +136,6 @@ def make_node(backend: str) -> Iterator[Callable[[], Node]]:
 
 
 @pytest.fixture
-def nobody_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A client that never takes a busy machine for a frozen server, in tests in which none is frozen or cut off.
-
-    How long silence is borne is not what these are about, and a thread or a process may have to wait for its turn for
-    longer than that.
-    """
-    for name, seconds in SILENCES.items():
-        monkeypatch.setattr(f"hatopo.{name}", seconds)
-
-
-SILENCES = {
-    "client._nodes.IN_PEACE": 5.0,
-    "client._asking.QUERY_TIMEOUT": 5.0,
-    "client._hub.QUERY_TIMEOUT": 5.0,
-    "client._listening.QUERY_TIMEOUT": 5.0,
-    "client._listening.PATIENCE": 5.0,
-    "client._monitor.SHORT_SILENCE": 5.0,
-    "client._monitor.LONG_SILENCE": 10.0,
-    "client._monitor.VISIT": 5.0,
-    "client._reading.FIRST_LOOK": 5.0,
-    "client._roles.PATIENCE": 5.0,
-    "client._roles.DIAL_PATIENCE": 5.0,
-    "connection._wire.SLICE": 5.0,
-    "topology._discover.GRACE": 2.0,
-}
-
-
-@pytest.fixture
 def own_server(make_node: Callable[[], Node]) -> Node:
     """A server of the test's own, to kill and pause."""
     return make_node()

@@ -108,7 +108,7 @@ def assert_no_password(*shown: object) -> None:
     assert [word for word in (FIRST, SECOND, WATCHERS) if word in text] == []
 
 
-pytestmark = pytest.mark.usefixtures("nobody_is_silent")
+pytestmark = pytest.mark.usefixtures("patient")
 
 
 class TestAProviderAtTheNodes:

@@ -181,7 +181,7 @@ REFUSALS = {
 }
 
 
-@pytest.mark.usefixtures("nobody_is_silent")
+@pytest.mark.usefixtures("patient")
 class TestErrorReplies:
     """A Sentinel set: what the server has refused was not executed, so it costs latency, whatever it is."""
 
@@ -249,7 +249,7 @@ class TestErrorReplies:
         assert_rode_through(load.ledger(own_server), outages=3)
 
 
-@pytest.mark.usefixtures("nobody_is_silent")
+@pytest.mark.usefixtures("patient")
 class TestRestarts:
     """Nodes that come back in another state than they were in."""
 

@@ -71,7 +71,7 @@ def ask_again(driver: WatchingDriver, deployment: SentinelDeployment) -> None:
     )
 
 
-@pytest.mark.usefixtures("nobody_is_silent")
+@pytest.mark.usefixtures("patient")
 class TestLies:
     @pytest.mark.parametrize("epoch", [None, 7], ids=["same epoch", "higher epoch"])
     @pytest.mark.parametrize("wrong", ["stranger", "replica"])
@@ -368,7 +368,7 @@ class TestPartitions:
         assert_rode_through(load.ledger(new))
         assert [address for address, _ in masters_told(driver)] == [new.address]
 
-    @pytest.mark.usefixtures("nobody_is_silent")
+    @pytest.mark.usefixtures("patient")
     def test_a_sentinel_that_has_missed_a_failover_misleads_nobody(
         self, driver: WatchingDriver, sentinel_set: SentinelDeployment
     ) -> None:

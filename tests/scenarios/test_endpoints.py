@@ -68,7 +68,7 @@ def assert_no_reads_at(load: Load, node: NodeHandle) -> None:
     assert gets(node) == before
 
 
-pytestmark = pytest.mark.usefixtures("nobody_is_silent")
+pytestmark = pytest.mark.usefixtures("patient")
 
 
 class TestNames:

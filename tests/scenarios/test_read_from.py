@@ -173,7 +173,7 @@ def flags(sentinel: SentinelHandle, node: NodeHandle) -> str:
     return next(str(one["flags"]) for one in listed if int(one["port"]) == node.port)
 
 
-@pytest.mark.usefixtures("nobody_is_silent")
+@pytest.mark.usefixtures("patient")
 class TestAllReplicas:
     """Nobody but the master is left."""
 
@@ -279,7 +279,7 @@ class TestAFailover:
         if trouble != "planned":  # then the old master acknowledges for a moment what is thrown away
             assert_rode_through(ledger)
 
-    @pytest.mark.usefixtures("nobody_is_silent")
+    @pytest.mark.usefixtures("patient")
     def test_while_there_is_no_master_replicas_answer(
         self, driver: WatchingDriver, make_set: Callable[..., SentinelDeployment]
     ) -> None:
@@ -305,7 +305,7 @@ class TestAFailover:
         assert load.ledger(replicas[0]).other_errors == []
 
 
-@pytest.mark.usefixtures("nobody_is_silent")
+@pytest.mark.usefixtures("patient")
 class TestMembers:
     """Replicas that come and go."""
 
@@ -356,7 +356,7 @@ def open_with_three(driver: WatchingDriver, deployment: SentinelDeployment) -> N
     eventually(lambda: driver.call("get", "key") is None and all(is_fit(driver, one) for one in replicas))
 
 
-@pytest.mark.usefixtures("nobody_is_silent")
+@pytest.mark.usefixtures("patient")
 class TestBalance:
     """Equals share the reads equally, and one that is slower gets less."""
 
@@ -366,7 +366,7 @@ class TestBalance:
         assert_equal(shared_out(driver, deployment, threads=1, reads=SOUND), SOUND)
 
 
-@pytest.mark.usefixtures("nobody_is_silent")
+@pytest.mark.usefixtures("patient")
 class TestBalanceOfThreads:
     """Processes are no equals: the machine lets now one wait, now another, and then it is given less."""
 

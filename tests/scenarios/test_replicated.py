@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 READERS = {"replica_preferred": 2, "any": 2}
 
-pytestmark = pytest.mark.usefixtures("nobody_is_silent")
+pytestmark = pytest.mark.usefixtures("patient")
 
 
 @pytest.fixture

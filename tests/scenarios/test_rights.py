@@ -85,7 +85,7 @@ def new_enough(version: tuple[int, ...]) -> None:
         pytest.skip("rights for subcommands and ACLs of sentinels are younger")
 
 
-pytestmark = pytest.mark.usefixtures("nobody_is_silent")
+pytestmark = pytest.mark.usefixtures("patient")
 
 
 class TestLeastRights:

@@ -71,7 +71,7 @@ def test_the_ledger_sees_a_lost_call(own_server: NodeHandle) -> None:
     assert load.ledger(own_server).lost == ["incr-0-0"]
 
 
-@pytest.mark.usefixtures("nobody_is_silent")
+@pytest.mark.usefixtures("patient")
 def test_many_threads_begin_at_once(sentinel_set: SentinelDeployment) -> None:
     """One round of discovery serves them all, even if nobody may try twice; and more rounds find no other master."""
     with hatopo.sentinel("mymaster", sentinel_set.sentinels, retry=Retry(NoBackoff(), 0)) as client:

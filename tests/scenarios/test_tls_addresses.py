@@ -286,7 +286,7 @@ def hidden(certificates: Certificates) -> Iterator[HiddenSet]:
         yield deployment
 
 
-@pytest.mark.usefixtures("nobody_is_silent")
+@pytest.mark.usefixtures("patient")
 class TestAddressesOfAnotherNetwork:
     """Everything that is announced can be dialled only under a name, which is what the certificate carries."""
 
@@ -351,7 +351,7 @@ def wait_read_from(driver: WatchingDriver, *places: Address) -> None:
     eventually(all_have, 20, f"reads from {places}")
 
 
-@pytest.mark.usefixtures("nobody_is_silent")
+@pytest.mark.usefixtures("patient")
 class TestNodesThatNobodyWatches:
     """They name each other by IP addresses, or by such as cannot be dialled from here."""
 
