@@ -42,6 +42,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 SILENCES = (
     "client._asking.QUERY_TIMEOUT",
     "client._hub.QUERY_TIMEOUT",
+    "client._deployment.FIRST_LOOK",
     "client._listening.QUERY_TIMEOUT",
     "client._listening.PATIENCE",
     "client._monitor.SHORT_SILENCE",

@@ -219,9 +219,10 @@ class Deployment(Nodes):
         Raises:
             MasterNotFoundError: no such node is known.
         """
-        topology = self.found(until)
-        node = None if topology is None else pick(topology, call.first_key)
-        pool = None if node is None else self._pools.get(node.address)
+        self.found(until)
+        with self._lock:
+            node = None if self.topology is None else pick(self.topology, call.first_key)
+            pool = None if node is None else self._pools.get(node.address)
         if pool is not None:
             return pool
         raise self.unknown()
@@ -344,7 +345,7 @@ class Deployment(Nodes):
                 raise
             lender.discard(connection)
             if isinstance(error, errors.NodeError):
-                self._suspect(connection)
+                self._suspect(connection, error)
             salvaged = call.salvage(error, terms.policies) if isinstance(error, rx.RedisError) else None
             if salvaged is None:
                 raise
@@ -376,10 +377,10 @@ class Deployment(Nodes):
             self.reading.failed(call.at, errors.clip(failure.error), barred=barred)
         return failure
 
-    def _suspect(self, connection: Wire) -> None:
+    def _suspect(self, connection: Wire, error: errors.NodeError) -> None:
         pool = connection.home()
         if pool is not None:
-            pool.suspect()
+            pool.suspect(lost=not isinstance(error, errors.ReplyTimeoutError))
 
     def _demoted(self, call: Call, failure: Failure, seen: int) -> None:
         """A node that was taken for a master is none: none of its connections is a master's."""

@@ -34,7 +34,8 @@ class HatopoOptions(TypedDict, total=False):
         deadline: how long a whole call may take, or None (default).
         max_waiting: how many calls may wait for a failover at once; more fail at once (10,000).
         max_reply_bytes: larger replies are refused (512 MiB).
-        ping_after: idleness after which a connection is asked for a PING before use (30), or None.
+        ping_after: idleness after which a connection is asked for a PING before use (30), or None. Also, after a
+            connection was lost, before the next call that must not be repeated.
         max_idle_time: idleness after which a connection is replaced (None: never).
         max_connection_age: age after which a connection is replaced, +-20 % (None: never).
         error_arguments: errors of pipelines show the arguments of commands, as redis-py's do (False).

@@ -68,7 +68,7 @@ class Care:
     """How connections are kept. Seconds, or None for never.
 
     Attributes:
-        ping_after: idleness after which a PING must be answered before use.
+        ping_after: idleness after which a PING must be answered before use (see also `NodePool.suspect`).
         max_idle: idleness after which a connection is replaced.
         max_age: age, +-20 %, after which it is replaced.
     """
@@ -94,7 +94,7 @@ class DialGate:
     """How often a node is dialled.
 
     Two dials may be under way at once: who waits for a turn is often served by a connection that comes back. One, while
-    the node is suspect: a connection was lost, and it has answered nobody since. One that did not answer is left alone
+    the node is suspect: a connection was lost, and nobody has reached it since. One that did not answer is left alone
     for 100 ms, doubling to 2 s, +-20 %.
 
     A turn belongs to a `Dialler`, which is held weakly: one that an exception made everybody forget gives it back.
@@ -191,6 +191,8 @@ class NodePool:
         self._rng = rng
         self._observer = observer
         self._gate = DialGate(rng)  # used under the lock
+        self._lost = 0  # connections that ended in a call; changed under the lock
+        self._settled = 0  # how many of them had ended when the node last answered; changed under the lock
         self.members: weakref.WeakSet[Wire] = weakref.WeakSet()  # idle and lent; changed under the lock
         self.alive: Sized = vars(self.members)["data"]  # what is in it: its own length is Python code, for the hot path
         self._make_locks()
@@ -207,7 +209,7 @@ class NodePool:
 
         Args:
             until: the moment at which waiting ends.
-            check: make sure that it has not ended, even if it was used just now.
+            check: make sure that it has not ended, even if it was used just now: losing the call would be an error.
             patience: how many seconds to wait for a connection that comes back, or for a turn to dial, where that is
                 nothing bad; None: as long as there is room for.
 
@@ -240,9 +242,9 @@ class NodePool:
         except IndexError:
             return None
         fresh = now < connection.check_at and connection.generation == self.generation
-        if fresh and (not check or (connection.clean() and not self._gate.suspect)):
+        if fresh and (not check or (self._lost == self._settled and connection.clean())):
             return connection
-        return connection if self.fit(connection, now, until) else None
+        return connection if self.fit(connection, now, until, check=check) else None
 
     @property
     def is_full(self) -> bool:
@@ -261,21 +263,23 @@ class NodePool:
             if admitted is not None:
                 self.give_back(self._dial(*admitted, until))
 
-    def suspect(self) -> None:
-        """A connection was lost: one of the others has to answer before they are used, and one caller dials first.
+    def suspect(self, *, lost: bool) -> None:
+        """A call met its end, or silence: other connections are looked at before they are used, and one caller dials.
 
-        A process that dies closes them one after the other: one that looks alive is none that will be answered.
+        Where it was the end of the connection (`lost`), a PING must be answered before another one carries a call that
+        must not be repeated: a process that dies closes them one after the other, and answers on none.
         """
         with self._lock:
             self._gate.suspect = True
+            self._lost += lost
         for connection in list(self.idle):
             connection.check_at = 0.0
 
-    def fit(self, connection: Wire, now: float, until: float = float("inf")) -> bool:
-        """Whether a lent connection may be used; if not, it has been discarded."""
+    def fit(self, connection: Wire, now: float, until: float = float("inf"), *, check: bool = False) -> bool:
+        """Whether a lent connection may be used, as of `lend`; if not, it has been discarded."""
         if connection.generation == self.generation and now < connection.renew_at:
             idle = now - (connection.check_at - IDLE_CHECK) if connection.check_at else 0.0
-            if self._rested(connection, idle, until):
+            if self._rested(connection, idle, until, check):
                 return True
         self.discard(connection)
         return False
@@ -338,27 +342,29 @@ class NodePool:
     def _take_idle(self, until: float, check: bool) -> Wire | None:
         while self.idle:
             connection = self.take(monotonic(), check=check, until=until)
-            if connection is not None:
+            if connection is not None or monotonic() >= until:  # who has no time left asks no other one
                 return connection
         return None
 
-    def _rested(self, connection: Wire, idle: float, until: float) -> bool:
+    def _rested(self, connection: Wire, idle: float, until: float, check: bool) -> bool:
         care = self._care
         if care.max_idle is not None and idle > care.max_idle:
             return False
         if not connection.clean():
             return False
-        if not self._gate.suspect and (care.ping_after is None or idle < care.ping_after):
+        lost, idle_long = self._lost, care.ping_after is not None and idle >= care.ping_after
+        if not idle_long and not (check and lost != self._settled):
             return True
-        patience = Patience(PING_PATIENCE, until)
+        patience = Patience(min(PING_PATIENCE, connection.patience.silence), until)
         try:
             connection.send(connection.pack(("PING",)), patience)
             connection.read(patience)  # any answer will do: an ACL may forbid PING
         except NodeError:
-            self._drop_idle()  # they have rested longer than this one, and need not be asked one after another
+            if idle_long:
+                self._drop_idle()  # they have rested longer than this one, and need not be asked one after another
             return False
         with self._lock:
-            self._gate.suspect = False
+            self._settled = max(self._settled, lost)
         return True
 
     def _admit(self) -> tuple[Wire, Dialler] | None:
@@ -397,6 +403,7 @@ class NodePool:
         limit = connection.socket_connect_timeout
         hurried = limit is not None and until - monotonic() < limit  # then its failure says little about the node
         self._observer.dialled()
+        lost = self._lost
         try:
             connection.connect()
         except BaseException as error:
@@ -409,6 +416,7 @@ class NodePool:
         with self._lock:
             self._gate.leave(dialler)
             news = self._gate.succeeded()
+            self._settled = max(self._settled, lost)
         self.waiting.wake_one()  # a turn is free
         if news:
             self._observer.reached(self.address)

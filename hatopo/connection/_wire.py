@@ -387,7 +387,8 @@ class Wire(Abroad):
         """The replies that have come, without waiting; pushes go to `on_push`. What has only begun stays.
 
         Raises:
-            ReplyLostError, ProtocolError: the connection has ended, and no reply came before its end.
+            ReplyLostError: the connection has ended, and no reply came before its end.
+            ProtocolError: something came that is no reply.
         """
         try:
             return self._drain(self._sock, self._reader)

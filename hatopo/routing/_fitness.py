@@ -38,7 +38,8 @@ class Checkup:
         silent: no answer yet, and no other reason to think that none will come.
         turned_away: it has refused the login.
         refusal: the error with which it refuses commands (LOADING, MASTERDOWN, BUSY), or "".
-        role: what it says that it is, or None where it does not tell. Its master is as it is dialled.
+        role: what it says that it is, or said last if it is silent, or None where it does not tell. Its master is as
+            it is dialled.
         latency: seconds until the answer, or None.
         zone: its availability zone, or "".
         run_id: its identity, or "" where it does not tell.

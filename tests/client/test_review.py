@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -12,6 +13,7 @@ import redis
 
 import hatopo
 from hatopo.client._calls import SingleCall
+from hatopo.connection import _lending
 from hatopo.errors import StateLostError
 from hatopo.routing import facts_of
 from hatopo.testing.real import RealNode
@@ -114,8 +116,31 @@ def test_a_node_of_whom_a_connection_was_lost_answers_before_it_gets_an_incremen
             client.incr("n")
         dialled = fake.connections
         assert [client.incr("n") for _ in range(3)] == [1, 2, 3]
-        assert fake.received["PING"] == 1
-        assert fake.connections == dialled + dying
+        assert fake.received["PING"] == 1 + dying
+        assert fake.connections == dialled
+
+
+@pytest.mark.parametrize("hurried", [True, False])
+def test_a_ping_takes_no_longer_than_its_call_may(hurried: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A caller who is in a hurry ends without an increment, and costs a node that is slow no connection but one."""
+    monkeypatch.setattr(_lending, "PING_PATIENCE", 600.0)
+    answer = threading.Event()
+    with FaultyServer() as fake, client_of(fake, socket_timeout=5.0 if hurried else 0.1) as client:
+        pool = client.connection_pool
+        for each in [pool.get_connection() for _ in range(4)]:
+            pool.release(each)
+        fake.on(COUNT, nth=1).drop_before()
+        with pytest.raises(hatopo.AmbiguousResultError):
+            client.incr("n")
+        fake.on("PING").delay_reply_until(answer)
+        if hurried:
+            with pytest.raises((redis.ConnectionError, redis.TimeoutError)) as caught:
+                client.using(deadline=0.1).incr("n")
+            assert not isinstance(caught.value, hatopo.AmbiguousResultError)
+            assert len(pool._get_free_connections()) == 2
+            answer.set()
+        assert client.incr("n") == 1
+        answer.set()
 
 
 def test_a_handlers_timeout_ends_a_dial(own_server: RealNode) -> None:

@@ -29,8 +29,16 @@ if TYPE_CHECKING:
     from tests.drivers import WatchingDriver
 
 
+@pytest.fixture
+def servers() -> Iterator[contextlib.ExitStack]:
+    """What stops the servers of a test, after its client was closed."""
+    with contextlib.ExitStack() as stack:
+        yield stack
+
+
 @pytest.fixture(params=[SyncDriver])
-def driver(request: pytest.FixtureRequest) -> Iterator[WatchingDriver]:
+def driver(request: pytest.FixtureRequest, servers: contextlib.ExitStack) -> Iterator[WatchingDriver]:
+    del servers  # they end later: whoever dials a server in its last moment leaves a half-made TLS socket behind
     chosen: WatchingDriver = request.param()
     yield chosen
     chosen.close()
@@ -53,23 +61,22 @@ def version(backend: str) -> tuple[int, ...]:
 
 
 @pytest.fixture
-def make_set(backend: str) -> Iterator[Callable[..., SentinelDeployment]]:
+def make_set(backend: str, servers: contextlib.ExitStack) -> Callable[..., SentinelDeployment]:
     """Makes Sentinel sets of the test's own, each of its own kind.
 
     `speed` slows sentinels down that would be done before a load has done anything; those of real processes run as
     fast as the wall's clock. A master is down after a second and a half: sentinels dial it once a second, so after one
     second some of them would give a new master up before they have dialled it, and a second failover would follow.
     """
-    with contextlib.ExitStack() as stack:
 
-        def make(speed: float | None = None, **options: Any) -> Any:
-            options = {"down_after": 1.5, **options}
-            if backend == "real":
-                return ended_between_writes(stack.enter_context(RealSentinelDeployment(**options)))
-            clock = None if speed is None else ScaledClock(speed)
-            return stack.enter_context(SentinelDeployment(clock=clock, **options))
+    def make(speed: float | None = None, **options: Any) -> Any:
+        options = {"down_after": 1.5, **options}
+        if backend == "real":
+            return ended_between_writes(servers.enter_context(RealSentinelDeployment(**options)))
+        clock = None if speed is None else ScaledClock(speed)
+        return servers.enter_context(SentinelDeployment(clock=clock, **options))
 
-        yield make
+    return make
 
 
 @pytest.fixture
@@ -79,16 +86,15 @@ def sentinel_set(make_set: Callable[..., SentinelDeployment]) -> SentinelDeploym
 
 
 @pytest.fixture
-def make_replication(backend: str) -> Iterator[Callable[..., Replication]]:
+def make_replication(backend: str, servers: contextlib.ExitStack) -> Callable[..., Replication]:
     """Makes masters with their replicas, which nobody watches."""
     kind: Any = {"embedded": Replication, "real": RealReplication}[backend]
-    with contextlib.ExitStack() as stack:
 
-        def make(**options: Any) -> Any:
-            deployment = stack.enter_context(kind(**options))
-            return deployment if backend == "embedded" else ended_between_writes(deployment)
+    def make(**options: Any) -> Any:
+        deployment = servers.enter_context(kind(**options))
+        return deployment if backend == "embedded" else ended_between_writes(deployment)
 
-        yield make
+    return make
 
 
 def ended_between_writes(deployment: Any) -> Any:
@@ -128,11 +134,10 @@ def _spare(node: RealNode) -> None:
 
 
 @pytest.fixture
-def make_node(backend: str) -> Iterator[Callable[[], Node]]:
+def make_node(backend: str, servers: contextlib.ExitStack) -> Callable[[], Node]:
     """Makes servers that are in no deployment; what they acknowledged is there after a restart."""
     kind: Any = {"embedded": Node, "real": RealNode}[backend]
-    with contextlib.ExitStack() as stack:
-        yield lambda: stack.enter_context(kind())
+    return lambda: servers.enter_context(kind())
 
 
 @pytest.fixture

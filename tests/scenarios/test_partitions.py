@@ -62,13 +62,15 @@ def test_a_master_that_refuses_writes_costs_latency_only(
         refused = time.monotonic()
         deployment.set(down_after_milliseconds=1500)  # only now may the sentinels notice
         new = deployment.wait_switched(old)
+        switched = time.monotonic()
         load.progress()
         deployment.heal()
         demoted(old, deployment)
         load.progress()
     ledger = load.ledger(new)
     assert ledger.doubled == []
-    assert [call.name for call in ledger.lost_calls if call.began > refused] == []
+    # What was acknowledged before the refusals may have been noted by its thread after them, but not so late.
+    assert [call.name for call in ledger.lost_calls if call.began > refused or call.ended > switched] == []
     assert_only_ambiguous(ledger, outages=1)
 
 

@@ -21,6 +21,7 @@ from tests.names import Names
 from tests.scenarios.support import assert_rode_through, masters_told, told, write_arrives
 
 if TYPE_CHECKING:
+    import contextlib
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
@@ -280,10 +281,11 @@ def outside(way: str) -> Any:
 
 
 @pytest.fixture
-def hidden(certificates: Certificates) -> Iterator[HiddenSet]:
+def hidden(certificates: Certificates, servers: contextlib.ExitStack) -> HiddenSet:
     """A set all of whose addresses are wrong from outside."""
-    with HiddenSet(tls=certificates.files, down_after=1.5) as deployment:
-        yield deployment
+    deployment = HiddenSet(tls=certificates.files, down_after=1.5)
+    servers.enter_context(deployment)
+    return deployment
 
 
 @pytest.mark.usefixtures("patient")

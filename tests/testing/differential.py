@@ -29,7 +29,7 @@ __all__ = ["Difference", "Heard", "Subject", "compare", "differences", "start_em
 TURNS = 4
 STALL = 0.15
 """Seconds from one reply to the next after which replies that tell of time may be other ones."""
-PLAYS = 3
+PLAYS = 2
 
 
 @dataclass

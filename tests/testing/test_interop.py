@@ -85,6 +85,6 @@ def test_real_sentinels_obey_an_operator(redis_installed: tuple[int, ...]) -> No
             return master_named(sentinels, old)
 
         wait_until(obeyed, 30, "a new master")
-        assert set(accepted) == {"OK"}
+        assert accepted in (["OK"], ["OK", "OK"])
         wait_until(lambda: old.role() == "slave", 60, "the former master is made a replica")
         nodes.wait_stable()

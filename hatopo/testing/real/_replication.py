@@ -90,7 +90,9 @@ class RealReplication(ReplicationShape[RealNode]):
         """
         if not super()._replicas_follow():
             return False
-        next(node for node in self._awake_nodes() if node.role() == "master").execute("PUBLISH", "hatopo-testing", "")
+        for node in self._awake_nodes():
+            if node.role() == "master":
+                node.execute("PUBLISH", "hatopo-testing", "")
         return super()._replicas_follow()
 
     def _retire(self, member: RealNode) -> None:
