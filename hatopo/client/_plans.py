@@ -48,7 +48,8 @@ class Reader:
         if now >= plan.until:
             return None
         one, other = plan.pairs[int(random() * plan.count)]
-        return other if len(one.alive) - len(one.idle) > len(other.alive) - len(other.idle) else one
+        busy = len(one.alive) - len(one.idle)
+        return other if busy and busy > len(other.alive) - len(other.idle) else one
 
 
 def attempts(
