@@ -13,6 +13,7 @@ import traceback
 import warnings
 
 import hatopo
+from hatopo.client import _monitor, _reading
 
 READS = 100
 
@@ -33,6 +34,7 @@ def main(master: int, *replicas: int) -> None:
     # The very thing that Python 3.12 warns of is under test.
     warnings.filterwarnings("ignore", message=".*multi-threaded.*fork", category=DeprecationWarning)
     signal.alarm(60)
+    _reading.FIRST_LOOK = _monitor.VISIT = _monitor.SHORT_SILENCE = _monitor.LONG_SILENCE = 8.0  # nobody is silent here
     seeds = [("127.0.0.1", port) for port in (master, *replicas)]
     client = hatopo.replicated(seeds, read_from="replica_preferred")
     client.set("key", "value")
