@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 import hatopo
 from hatopo import ReadFrom
-from hatopo.client import _monitor
 from hatopo.routing import _fitness
 from hatopo.testing import Replication
 from tests.control import eventually
@@ -15,8 +16,6 @@ from tests.test_docs import rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-
-    import pytest
 
     from hatopo import NodeStatus
     from hatopo.testing import NodeHandle
@@ -62,10 +61,9 @@ def outcome(client: hatopo.Redis, policy: ReadFrom, names: dict[int, str]) -> st
     return " ".join(sorted(names[node.port] for node in scope.nodes))
 
 
+@pytest.mark.usefixtures("patient")
 def test_the_table_of_the_reference(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_fitness, "SLOWER", 0.0)  # a busy machine makes nobody seem further away,
-    monkeypatch.setattr(_monitor, "SHORT_SILENCE", 10.0)  # nor silent
-    monkeypatch.setattr(_monitor, "LONG_SILENCE", 10.0)
+    monkeypatch.setattr(_fitness, "SLOWER", 0.0)  # a busy machine makes nobody seem further away
     with Replication(replicas=2) as deployment:
         nodes = deployment.nodes
         names = {node.port: name for node, name in zip(nodes, ("M", "R1", "R2"), strict=True)}

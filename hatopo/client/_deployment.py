@@ -380,7 +380,7 @@ class Deployment(Nodes):
     def _suspect(self, connection: Wire, error: errors.NodeError) -> None:
         pool = connection.home()
         if pool is not None:
-            pool.suspect(lost=not isinstance(error, errors.ReplyTimeoutError))
+            pool.suspect(error)
 
     def _demoted(self, call: Call, failure: Failure, seen: int) -> None:
         """A node that was taken for a master is none: none of its connections is a master's."""

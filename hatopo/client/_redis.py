@@ -34,7 +34,7 @@ from hatopo.client._scopes import SCOPE, Scope, end_of
 from hatopo.client._scripts import Lock, Script
 from hatopo.client._stats import Stats
 from hatopo.connection import IDLE_CHECK, PLAIN, Wire
-from hatopo.errors import NodeError, OptionError, ReplyTimeoutError, StateLostError
+from hatopo.errors import NodeError, OptionError, StateLostError
 from hatopo.routing import (
     CONTAINERS,
     FACTS,
@@ -175,7 +175,7 @@ class Redis(redis.Redis):
             pool.discard(connection)
             if not isinstance(error, NodeError):
                 raise
-            pool.suspect(lost=not isinstance(error, ReplyTimeoutError))
+            pool.suspect(error)
             failed = error
         if failed is not None:
             return self._call(args, options, failed=failed, started=now, at=pool.address)

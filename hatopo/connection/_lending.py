@@ -28,7 +28,7 @@ from hatopo.address import Address
 from hatopo.connection._edge import Patience
 from hatopo.connection._waiters import Waiters
 from hatopo.connection._wire import Wire
-from hatopo.errors import DialError, NodeError, PoolExhaustedError
+from hatopo.errors import DialError, NodeError, PoolExhaustedError, ReplyTimeoutError
 
 IDLE_CHECK = 0.5
 """Seconds of idleness after which a connection is checked for its end before use."""
@@ -263,15 +263,15 @@ class NodePool:
             if admitted is not None:
                 self.give_back(self._dial(*admitted, until))
 
-    def suspect(self, *, lost: bool) -> None:
-        """A call met its end, or silence: other connections are looked at before they are used, and one caller dials.
+    def suspect(self, error: NodeError) -> None:
+        """A connection failed a call: the others are looked at before they are used, and one caller dials first.
 
-        Where it was the end of the connection (`lost`), a PING must be answered before another one carries a call that
-        must not be repeated: a process that dies closes them one after the other, and answers on none.
+        Where it was its end, not silence, a PING must be answered before another one carries a call that must not be
+        repeated: a process that dies closes them one after the other, and answers on none.
         """
         with self._lock:
             self._gate.suspect = True
-            self._lost += lost
+            self._lost += not isinstance(error, ReplyTimeoutError)
         for connection in list(self.idle):
             connection.check_at = 0.0
 

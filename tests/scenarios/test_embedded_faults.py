@@ -16,7 +16,7 @@ import hatopo
 from hatopo import events
 from tests.conftest import eventually
 from tests.drivers import Load
-from tests.scenarios.support import assert_rode_through, masters_told, told
+from tests.scenarios.support import HOURS, assert_rode_through, masters_told, told
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -257,7 +257,7 @@ class TestRestarts:
         self, driver: WatchingDriver, make_set: Callable[..., SentinelDeployment]
     ) -> None:
         """Restarted before the sentinels notice, with all its data: they are there when they are loaded."""
-        deployment = make_set(down_after=10_000)
+        deployment = make_set(down_after=HOURS)
         master = deployment.master()
         driver.open_sentinel("mymaster", deployment.sentinels)
         with Load(driver, incr=4, get=2, set=2) as load:
@@ -309,7 +309,7 @@ class TestRestarts:
 
     def test_an_empty_master_is_told(self, driver: WatchingDriver, make_set: Callable[..., SentinelDeployment]) -> None:
         """What it had is lost by Redis, replicas included; what is acknowledged afterwards is not."""
-        deployment = make_set(down_after=10_000)
+        deployment = make_set(down_after=HOURS)
         master = deployment.master()
         driver.open_sentinel("mymaster", deployment.sentinels)
         with Load(driver, incr=4, get=2, set=2) as load:

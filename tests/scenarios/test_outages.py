@@ -12,6 +12,7 @@ import hatopo
 from tests.conftest import eventually
 from tests.drivers import Load
 from tests.scenarios.support import (
+    HOURS,
     SLOW,
     assert_rode_through,
     commands_processed,
@@ -94,8 +95,7 @@ def test_a_client_that_is_closed_in_a_failover_leaves_no_thread(
 ) -> None:
     """A promotion that nobody confirms is guarded by a thread: it ends with the client."""
     eventually(lambda: not threads_of_hatopo(), what="the threads of earlier tests are gone")
-    # Slow: what a leader says in one breath with its end is heard by nobody, and then there is nothing to guard.
-    deployment = make_set(speed=SLOW / 2, failover_timeout=10_000)
+    deployment = make_set(speed=SLOW, failover_timeout=HOURS)
     deployment.crash_leader_after_promotion()
     driver.open_sentinel("mymaster", deployment.sentinels)
     driver.call("set", "key", "value")
